@@ -6,6 +6,7 @@ import socket
 import subprocess
 
 from .pki import distinguished_name
+from .qmp import Qmp
 from .util import LabError, wait_for
 
 PORT = 10810
@@ -73,6 +74,21 @@ class Agent:
             return open(self.log_file, errors="replace").read()
         except OSError:
             return ""
+
+    def jobs(self):
+        """The job objects of the agent, oldest first."""
+        control = Qmp(self.host.path(CONTROL), hello=None)
+        try:
+            return control("query-jobs")
+        finally:
+            control.close()
+
+    def journals(self):
+        """Jobs that the agent still remembers on disk."""
+        try:
+            return sorted(os.listdir(f"{self.host.directory}/var/lib/vmferry/jobs"))
+        except FileNotFoundError:
+            return []
 
     # ------------------------------------------------------ the command
     def popen(self, *args, **more):

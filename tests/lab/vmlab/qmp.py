@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A QMP client of a few lines: the lab's own view into a QEMU, on a monitor of its own."""
+"""A QMP client of a few lines: the lab's own view into a QEMU (on a monitor of its own) or an agent."""
 import json
 import socket
 import time
@@ -10,13 +10,14 @@ class QmpError(RuntimeError):
 
 
 class Qmp:
-    def __init__(self, path, timeout=30):
+    def __init__(self, path, timeout=30, hello="qmp_capabilities"):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
         self.socket.connect(path)
         self.buffer, self.events = b"", []
-        self._receive()
-        self("qmp_capabilities")
+        self.greeting = self._receive()
+        if hello:
+            self(hello)
 
     def _receive(self):
         while b"\n" not in self.buffer:

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One lab for the whole suite; each test gets it in good order and is judged by what it leaves."""
+import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+sys.path.insert(0, os.path.realpath(f"{os.path.dirname(__file__)}/../lab"))
+from vmlab import Lab
+from world import NOISE, World
+
+
+@pytest.fixture(scope="session")
+def lab():
+    with Lab("tests") as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def session_world(lab):
+    world = World(lab)
+    yield world
+    world.retire()
+
+
+@pytest.fixture
+def world(session_world):
+    """The two hosts in good order, both agents running."""
+    starts = {h: len(h.agent.log()) for h in session_world.lab.hosts}
+    session_world.heal()
+    yield session_world
+    session_world.clean_up()
+    for host, start in starts.items():
+        assert not NOISE.search(host.agent.log()[start:]), host.agent.log()[start:][-2000:]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows what the agents said."""
+    report = (yield).get_result()
+    world = item.funcargs.get("world") or item.funcargs.get("session_world")
+    if report.failed and world:
+        for host in world.lab.hosts:
+            report.sections.append((f"vmferryd on {host.name}", host.agent.log()[-3000:]))
