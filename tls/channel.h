@@ -21,19 +21,20 @@ typedef struct
   ChannelStatus (*read) (Channel *channel, void *buf, gsize len, gsize *ret_n, GError **error);
   ChannelStatus (*write) (Channel *channel, const void *buf, gsize len, gsize *ret_n,
                           GError **error);
-  /* Bytes that were received and decrypted but not read yet: poll(2) can't see them. */
+  /* Bytes that were received from the socket but not read yet: poll(2) can't see them.  Not 0: try
+   * to read before you poll (it may still be CHANNEL_AGAIN, and then it is 0). */
   gsize (*pending) (Channel *channel);
   /* The poll(2) events to wait for before `wanted` (POLLIN and/or POLLOUT) can go on: TLS may have
    * to write before it can read. */
   short (*poll_events) (Channel *channel, short wanted);
   void (*shutdown) (Channel *channel);
-  void (*free) (Channel *channel);
+  void (*free) (Channel *channel); /* all but `peer`, which channel_free () frees */
 } ChannelClass;
 
 struct Channel
 {
   const ChannelClass *klass;
-  int fd;     /* for poll(2); owned by the bottom channel */
+  int fd;     /* for poll(2); the bottom channel owns it */
   char *peer; /* whom errors name: "hostB", "hostB:10810", "/run/x.sock" */
 };
 
@@ -48,11 +49,17 @@ Channel *channel_connect_tcp (const char *host, guint16 port, Deadline deadline,
 /* Errors: "cannot connect to PATH: ...", G_IO_ERROR_NOT_FOUND where there is none. */
 Channel *channel_connect_unix (const char *path, Deadline deadline, GError **error);
 
+/* len > 0.  After CHANNEL_AGAIN the next write must begin with the same bytes (there may be more of
+ * them, not fewer): TLS has already made a record of them. */
 ChannelStatus channel_read (Channel *channel, void *buf, gsize len, gsize *ret_n, GError **error);
 ChannelStatus channel_write (Channel *channel, const void *buf, gsize len, gsize *ret_n,
                              GError **error);
 gsize channel_pending (Channel *channel);
 short channel_poll_events (Channel *channel, short wanted);
+
+/* Waits until `wanted` (POLLIN and/or POLLOUT) may be possible; at once TRUE when POLLIN is wanted
+ * and something is pending.  Errors as deadline_poll (), with the peer's name in front. */
+gboolean channel_wait (Channel *channel, short wanted, Deadline deadline, GError **error);
 
 /* Exactly `len` bytes, or FALSE.  An end before that is G_IO_ERROR_CONNECTION_CLOSED. */
 gboolean channel_read_all (Channel *channel, void *buf, gsize len, Deadline deadline,

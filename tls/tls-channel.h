@@ -25,3 +25,8 @@ Channel *tls_channel_accept (Channel *lower, Credentials *credentials, Deadline 
 
 /* The distinguished name of the peer's certificate, in QEMU's spelling; lives with the channel. */
 const char *tls_channel_get_identity (Channel *channel);
+
+/* For a server whose list does not have the peer's identity: says so with an alert, which makes the
+ * client's first read TLS_ERROR_REFUSED in words.  Waits up to half a second for the peer to take
+ * it; the channel is then of no more use but for channel_free (). */
+void tls_channel_refuse (Channel *channel);

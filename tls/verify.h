@@ -7,3 +7,6 @@
  * `name` is NULL on the server's side.  Returns the peer's identity (free with g_free). */
 char *verify_peer (gnutls_session_t session, const Credentials *credentials, const char *peer,
                    const char *name, GError **error);
+
+/* The alert that tells the peer why verify_peer () refused it. */
+gnutls_alert_description_t verify_get_alert (gnutls_session_t session);
