@@ -14,6 +14,8 @@ JsonObject *json_args (const char *name, ...) G_GNUC_NULL_TERMINATED;
  * type.  Strings and objects are borrowed from `object`. */
 gboolean json_get_string (JsonObject *object, const char *name, const char **ret_value);
 gboolean json_get_int (JsonObject *object, const char *name, gint64 *ret_value);
+/* An integer, too. */
+gboolean json_get_double (JsonObject *object, const char *name, double *ret_value);
 gboolean json_get_bool (JsonObject *object, const char *name, gboolean *ret_value);
 gboolean json_get_object (JsonObject *object, const char *name, JsonObject **ret_value);
 gboolean json_get_array (JsonObject *object, const char *name, JsonArray **ret_value);

@@ -29,8 +29,11 @@ gboolean json_framer_push (JsonFramer *framer, const void *buf, gsize len, GErro
  * stream is no good (it stays so).  Blank lines are skipped.  Free with json_object_unref. */
 JsonObject *json_framer_pop (JsonFramer *framer, GError **error);
 
+/* Whether no byte is left over: an end of the stream here is an orderly one. */
+gboolean json_framer_is_empty (const JsonFramer *framer);
+
 /* One line with its newline, ready to be written.  Free with g_free. */
 char *json_framer_encode (JsonObject *object, gsize *ret_len);
 
-/* Checks one strict JSON value without parsing it into memory. */
+/* Checks one strict JSON value without parsing it into memory (qmp/json-scan.h). */
 gboolean json_framer_scan (const char *text, gsize len, guint max_depth, GError **error);

@@ -20,7 +20,8 @@ typedef struct
 {
   /* Takes over `message`. */
   void (*message) (JsonObject *message, gpointer data);
-  /* Exactly once, the last call: an orderly end (error NULL), a failure, or json_pump_close (). */
+  /* Exactly once, the last call: an orderly end or json_pump_close () (error NULL), or a failure.
+   * The channel is closed by then. */
   void (*closed) (const GError *error, gpointer data);
 } JsonPumpHandlers;
 
@@ -29,12 +30,15 @@ JsonPump *json_pump_new (Channel *channel, const JsonPumpLimits *limits,
                          const JsonPumpHandlers *handlers, gpointer data);
 
 /* Queues one message; doesn't take `message` over.  `fd` (or -1) is duplicated and goes along by
- * SCM_RIGHTS, on a UNIX socket only.  FALSE with G_IO_ERROR_CLOSED once the channel is gone. */
+ * SCM_RIGHTS, on a plain UNIX socket only.  FALSE with G_IO_ERROR_CLOSED once the channel is gone.
+ */
 gboolean json_pump_send (JsonPump *pump, JsonObject *message, int fd, GError **error);
 
-/* Sends what is queued (for at most `linger_ms`), closes the channel, and makes `closed` come. From
- * any thread, also from a handler.  Returns at once. */
+/* Sends what is queued and lets the other side read it (for at most `linger_ms`), closes the
+ * channel, and makes `closed` come.  No message is delivered any more.  From any thread, also from
+ * a handler.  Returns at once. */
 void json_pump_close (JsonPump *pump, gint64 linger_ms);
-/* Closes, waits for the thread (not from a handler: there it detaches), frees. */
+/* Closes (without lingering, unless json_pump_close () was called before), waits for the thread
+ * (not from a handler: there it detaches, and `closed` still comes), frees. */
 void json_pump_free (JsonPump *pump);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (JsonPump, json_pump_free)
