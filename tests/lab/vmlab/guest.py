@@ -44,8 +44,7 @@ class Qemu:
 
     def __init__(self, guest, host, disks, incoming, machine, extra):
         self.guest, self.host, self.incoming = guest, host, incoming
-        self.disks = [(d.path or f"{IMAGES}/{guest.name}-d{i}.{d.format}", d)
-                      for i, d in enumerate(disks)]
+        self.disks = guest.image_paths(disks)
         self.machine, self.extra = machine or "q35", extra
         self.socket = f"/run/vmlab/{guest.name}{'-in' if incoming else ''}.qmp"
         self.own_socket = self.socket.replace(".qmp", ".lab")
@@ -175,15 +174,30 @@ class Guest:
             run(self.lab.workload, "mkbase", path, i, self.disks[i].mb)
         return path
 
-    def boot(self, host, machine=None, extra=()):
-        """New disks on `host`, and the guest started from them; returns when its load runs."""
-        qemu = Qemu(self, host, self.disks, False, machine, extra)
-        for i, (path, disk) in enumerate(qemu.disks):
+    def image_paths(self, disks=None):
+        """[(path, Disk)] as a host sees them."""
+        return [(d.path or f"{IMAGES}/{self.name}-d{i}.{d.format}", d)
+                for i, d in enumerate(disks or self.disks)]
+
+    def create_images(self, host):
+        """The disks as they are before the first boot."""
+        for i, (path, disk) in enumerate(self.image_paths()):
             outside = path if disk.path else host.path(path)
             if not disk.path:
                 run("rm", "-f", outside)
-            run("qemu-img", "convert", *(["-n"] if disk.path else []), "-O", disk.format,
-                self.base(i), outside)
+            run("qemu-img", "convert", *(["-n"] if disk.path else []), "-f", "raw",
+                "-O", disk.format, self.base(i), outside)
+
+    def create_targets(self, host, disks=None):
+        """New, empty images for the guest to come."""
+        for path, disk in self.image_paths(disks):
+            if not disk.path:
+                host.run("qemu-img", "create", "-q", "-f", disk.format, path, f"{disk.mb}M")
+
+    def boot(self, host, machine=None, extra=()):
+        """New disks on `host`, and the guest started from them; returns when its load runs."""
+        qemu = Qemu(self, host, self.disks, False, machine, extra)
+        self.create_images(host)
         before = len(self.beats())
         qemu.start()
         self.wait_beats(before, timeout=120)
@@ -191,11 +205,9 @@ class Guest:
 
     def expect(self, host, disks=None, create=True, machine=None, extra=()):
         """A QEMU on `host` that waits for the guest; with `create` on new, empty images."""
-        qemu = Qemu(self, host, disks or self.disks, True, machine, extra)
-        for path, disk in qemu.disks:
-            if create and not disk.path:
-                host.run("qemu-img", "create", "-q", "-f", disk.format, path, f"{disk.mb}M")
-        return qemu.start()
+        if create:
+            self.create_targets(host, disks)
+        return Qemu(self, host, disks or self.disks, True, machine, extra).start()
 
     def remove_images(self):
         for host in self.lab.hosts:
@@ -249,10 +261,10 @@ class Guest:
         return writes / ((beats[-1].ns - beats[0].ns) / 1e9)
 
     # --------------------------------------------------------------- proof
-    def verify(self, qemu_disks, host, beat):
+    def verify(self, image_paths, host, beat):
         """Compares each image on `host` with what the guest had been told is written."""
         results = []
-        for i, (path, disk) in enumerate(qemu_disks):
+        for i, (path, disk) in enumerate(image_paths):
             image = path if disk.path else host.path(path)
             if disk.format != "raw":
                 raw = f"{self.lab.state}/verify-{self.name}.raw"

@@ -3,6 +3,8 @@
 import os
 import shutil
 
+from .guest import accelerator
+from .host import IMAGES
 from .util import LabError, wait_for
 
 LIBVIRTD_CONF = """listen_tls = 1
@@ -25,6 +27,26 @@ default_tls_x509_cert_dir = "/etc/pki/qemu"
 default_tls_x509_verify = 1
 migrate_tls_x509_verify = 1
 """
+DOMAIN = """<domain type='{kind}'><name>{guest.name}</name>
+<memory unit='MiB'>{guest.memory}</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='q35'>hvm</type><kernel>/run/vmlab/guest/vmlinuz</kernel>
+<initrd>/run/vmlab/guest/initrd.gz</initrd><cmdline>{guest_command_line}</cmdline></os>
+<features><acpi/></features><on_poweroff>destroy</on_poweroff>
+<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{disks}
+<controller type='usb' model='none'/><memballoon model='none'/>
+<serial type='unix'><source mode='connect' path='/run/vmlab/serial.sock'/><target port='0'/></serial>
+</devices></domain>"""
+DISK = """<disk type='file' device='disk'>
+<driver name='qemu' type='{disk.format}' cache='none' io='native' discard='unmap'/>
+<source file='{path}'/><target dev='vd{letter}' bus='virtio'/></disk>"""
+
+
+def domain_xml(guest):
+    """The guest as Qemu starts it, in libvirt's words."""
+    disks = "".join(DISK.format(disk=d, path=f"{IMAGES}/{guest.name}-d{i}.{d.format}",
+                                letter="abcdefgh"[i]) for i, d in enumerate(guest.disks))
+    return DOMAIN.format(kind="kvm" if accelerator() == "kvm" else "qemu", guest=guest,
+                         guest_command_line=guest.command_line(), disks=disks)
 
 
 class Libvirt:
@@ -55,3 +77,18 @@ class Libvirt:
 
     def virsh(self, *args, **more):
         return self.host.run("virsh", *args, **more)
+
+    def start_guest(self, guest):
+        """The same as Guest.boot(), as a domain."""
+        guest.create_images(self.host)
+        path = f"{self.host.lab.state}/{guest.name}.xml"
+        with open(path, "w") as f:
+            f.write(domain_xml(guest))
+        before = len(guest.beats())
+        self.virsh("define", path)
+        self.virsh("start", guest.name)
+        guest.wait_beats(before, timeout=120)
+
+    def remove_guest(self, guest):
+        self.virsh("destroy", guest.name, check=False)
+        self.virsh("undefine", guest.name, check=False)
