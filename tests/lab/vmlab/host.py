@@ -110,19 +110,20 @@ class Host:
         """A file of this host as the machine sees it."""
         return f"/proc/{self.pid}/root{path}"
 
-    def _enter(self, argv):
+    def entered(self, argv):
+        """The command that runs `argv` on the host."""
         if not self.pid:
             raise LabError(f"{self.name} is not up")
         return ["nsenter", "-t", str(self.pid), "-m", "-u", "-i", "-n", "-p", "--",
                 *map(str, argv)]
 
     def run(self, *argv, **more):
-        return run(*self._enter(argv), **more)
+        return run(*self.entered(argv), **more)
 
     def popen(self, *argv, **more):
         """Starts a program on the host. `.pid` is nsenter's: see inner_pid()."""
         more.setdefault("stdin", subprocess.DEVNULL)
-        return subprocess.Popen(self._enter(argv), start_new_session=True, **more)
+        return subprocess.Popen(self.entered(argv), start_new_session=True, **more)
 
     @staticmethod
     def inner_pid(popen):
