@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <glib/gstdio.h>
+
+#include "daemon/journal.h"
+#include "qmp/json-args.h"
+
+#define JOB "8c0f4c1e-2f2d-4b3c-9a51-0d7d4be0f001"
+
+static char *state_dir;
+static char *path;
+
+static int
+setup (void **state)
+{
+  state_dir = g_dir_make_tmp ("vmferry-journal-XXXXXX", NULL);
+  path = g_build_filename (state_dir, "jobs", JOB ".journal", NULL);
+  return state_dir == NULL;
+}
+
+static int
+teardown (void **state)
+{
+  g_autofree char *jobs = g_build_filename (state_dir, "jobs", NULL);
+
+  g_unlink (path);
+  g_rmdir (jobs);
+  g_rmdir (state_dir);
+  g_clear_pointer (&path, g_free);
+  g_clear_pointer (&state_dir, g_free);
+  return 0;
+}
+
+static gboolean
+append (Journal *journal, const char *name, gint64 number, GError **error)
+{
+  g_autoptr (JsonObject) record = json_args ("record", "s", name, "number", "i", number, NULL);
+
+  return journal_append (journal, record, error);
+}
+
+static Journal *
+create_with (guint n)
+{
+  g_autoptr (GError) error = NULL;
+  Journal *journal = journal_create (state_dir, JOB, &error);
+
+  assert_non_null (journal);
+  for (guint i = 0; i < n; i++)
+    assert_true (append (journal, "step \"\n\xc3\xa9", (gint64)i, &error));
+  return journal;
+}
+
+/* Opens it and checks that it holds the records 0 to n - 1. */
+static Journal *
+open_with (guint n)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GPtrArray) records = NULL;
+  Journal *journal = journal_open (state_dir, JOB, &records, &error);
+
+  if (journal == NULL)
+    fail_msg ("%s", error->message);
+  assert_int_equal (records->len, n);
+  for (guint i = 0; i < n; i++)
+    {
+      const char *name;
+      gint64 number;
+
+      assert_true (json_get_string (records->pdata[i], "record", &name));
+      assert_string_equal (name, "step \"\n\xc3\xa9");
+      assert_true (json_get_int (records->pdata[i], "number", &number));
+      assert_int_equal (number, i);
+    }
+  return journal;
+}
+
+static void
+test_round_trip (void **state)
+{
+  g_autoptr (GError) error = NULL;
+  g_auto (GStrv) jobs = NULL;
+  struct stat st;
+
+  journal_free (create_with (3));
+  assert_int_equal (stat (path, &st), 0);
+  assert_int_equal (st.st_mode & 07777, 0600);
+  jobs = journal_list (state_dir, &error);
+  assert_int_equal (g_strv_length (jobs), 1);
+  assert_string_equal (jobs[0], JOB);
+  journal_free (open_with (3));
+}
+
+static void
+test_append_after_open (void **state)
+{
+  g_autoptr (Journal) journal = NULL;
+
+  journal_free (create_with (2));
+  journal = open_with (2);
+  assert_true (append (journal, "step \"\n\xc3\xa9", 2, NULL));
+  g_clear_pointer (&journal, journal_free);
+  journal = open_with (3);
+}
+
+static void
+test_exists (void **state)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (Journal) journal = create_with (0);
+
+  assert_non_null (journal);
+  assert_null (journal_create (state_dir, JOB, &error));
+  assert_int_equal (error->code, G_IO_ERROR_EXISTS);
+}
+
+static void
+test_remove (void **state)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GPtrArray) records = NULL;
+  g_autoptr (Journal) journal = create_with (1);
+  g_auto (GStrv) jobs = NULL;
+
+  assert_true (journal_remove (journal, NULL));
+  assert_true (journal_remove (journal, NULL));
+  assert_null (journal_open (state_dir, JOB, &records, &error));
+  assert_int_equal (error->code, G_IO_ERROR_NOT_FOUND);
+  jobs = journal_list (state_dir, NULL);
+  assert_null (jobs[0]);
+}
+
+static void
+test_names (void **state)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GPtrArray) records = NULL;
+  g_auto (GStrv) jobs = journal_list (state_dir, NULL);
+
+  assert_null (jobs[0]);
+  assert_null (journal_create (state_dir, "../x", &error));
+  assert_string_equal (error->message, "\"../x\" is not the UUID of a job");
+  assert_null (journal_open (state_dir, "../x", &records, NULL));
+  assert_null (records);
+}
+
+/* A crash may leave any beginning of the last record, and the next append starts a line of its
+ * own. */
+static void
+test_torn_tail (void **state)
+{
+  g_autofree char *whole = NULL;
+  gsize len, two;
+
+  journal_free (create_with (3));
+  assert_true (g_file_get_contents (path, &whole, &len, NULL));
+  two = strchr (strchr (whole, '\n') + 1, '\n') + 1 - whole;
+  for (gsize cut = two; cut < len; cut++)
+    {
+      g_autoptr (Journal) journal = NULL;
+
+      assert_true (g_file_set_contents (path, whole, cut, NULL));
+      journal = open_with (2);
+      assert_true (append (journal, "step \"\n\xc3\xa9", 2, NULL));
+      g_clear_pointer (&journal, journal_free);
+      journal = open_with (3);
+    }
+}
+
+/* File systems that put off allocation may leave zeroes where the last record should be. */
+static void
+test_zeroed_tail (void **state)
+{
+  g_autofree char *whole = NULL;
+  gsize len, two;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GPtrArray) records = NULL;
+
+  journal_free (create_with (3));
+  assert_true (g_file_get_contents (path, &whole, &len, NULL));
+  two = strchr (strchr (whole, '\n') + 1, '\n') + 1 - whole;
+  whole[two + 20] ^= 1;
+  assert_true (g_file_set_contents (path, whole, len, NULL));
+  assert_null (journal_open (state_dir, JOB, &records, &error));
+  assert_non_null (strstr (error->message, "record 3 is damaged"));
+  memset (whole + two, 0, 8);
+  assert_true (g_file_set_contents (path, whole, len, NULL));
+  journal_free (open_with (2));
+  memset (whole + two, 0, len - two);
+  assert_true (g_file_set_contents (path, whole, len, NULL));
+  journal_free (open_with (2));
+}
+
+static void
+test_damage_in_the_middle (void **state)
+{
+  g_autofree char *whole = NULL;
+  gsize len, one, two;
+
+  journal_free (create_with (3));
+  assert_true (g_file_get_contents (path, &whole, &len, NULL));
+  one = strchr (whole, '\n') + 1 - whole;
+  two = strchr (whole + one, '\n') + 1 - whole;
+  for (gsize at = one; at < two; at++)
+    {
+      g_autoptr (GError) error = NULL;
+      g_autoptr (GPtrArray) records = NULL;
+
+      whole[at] ^= 1;
+      assert_true (g_file_set_contents (path, whole, len, NULL));
+      whole[at] ^= 1;
+      assert_null (journal_open (state_dir, JOB, &records, &error));
+      assert_int_equal (error->code, G_IO_ERROR_INVALID_DATA);
+      assert_non_null (strstr (error->message, "record 2 is damaged"));
+    }
+}
+
+static void
+test_deep_record (void **state)
+{
+  g_autoptr (GString) text = g_string_new ("{\"record\":");
+  g_autofree char *sum = NULL;
+  g_autofree char *line = NULL;
+
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GPtrArray) records = NULL;
+
+  for (guint i = 0; i < 100000; i++)
+    g_string_append_c (text, '[');
+  sum = g_compute_checksum_for_string (G_CHECKSUM_SHA256, text->str, -1);
+  line = g_strdup_printf ("%.16s %s\n", sum, text->str);
+  journal_free (create_with (0));
+  assert_true (g_file_set_contents (path, line, -1, NULL));
+  assert_null (journal_open (state_dir, JOB, &records, &error));
+  assert_int_equal (error->code, G_IO_ERROR_INVALID_DATA);
+}
+
+/* A full disk: the record that doesn't fit leaves nothing behind, and once there is room again the
+ * journal goes on. */
+static void
+test_full_disk (void **state)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (Journal) journal = create_with (2);
+  struct rlimit old, small;
+  struct stat before, after;
+
+  assert_int_equal (stat (path, &before), 0);
+  signal (SIGXFSZ, SIG_IGN);
+  getrlimit (RLIMIT_FSIZE, &old);
+  small = old;
+  small.rlim_cur = before.st_size + 10;
+  assert_int_equal (setrlimit (RLIMIT_FSIZE, &small), 0);
+  assert_false (append (journal, "step \"\n\xc3\xa9", 2, &error));
+  assert_int_equal (setrlimit (RLIMIT_FSIZE, &old), 0);
+  assert_non_null (strstr (error->message, "cannot write: File too large"));
+  assert_int_equal (stat (path, &after), 0);
+  assert_int_equal (after.st_size, before.st_size);
+  assert_true (append (journal, "step \"\n\xc3\xa9", 2, NULL));
+  g_clear_pointer (&journal, journal_free);
+  journal = open_with (3);
+}
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test_setup_teardown (test_round_trip, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_append_after_open, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_exists, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_remove, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_names, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_torn_tail, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_zeroed_tail, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_damage_in_the_middle, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_deep_record, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_full_disk, setup, teardown),
+  };
+
+  return cmocka_run_group_tests_name ("journal", tests, NULL, NULL);
+}
