@@ -74,7 +74,7 @@ check_crl_date (const gnutls_datum_t *pem, const char *file, GError **error)
 
   int rc = gnutls_x509_crl_list_import2 (&crls, &n, pem, GNUTLS_X509_FMT_PEM, 0);
   if (rc < 0)
-    return fail_file (file, gnutls_strerror (rc), error);
+    return fail_file (file, "there is no revocation list in it", error);
   for (guint i = 0; i < n; i++)
     {
       time_t next = gnutls_x509_crl_get_next_update (crls[i]);
@@ -134,6 +134,27 @@ check_own_chain (Credentials *credentials, const CertificateList *chain, GError 
   return fail_file (credentials->cert_file, line, error);
 }
 
+/* The chain is judged here, so that a bad certificate is told before a bad key. */
+static gboolean
+load_cert (Credentials *credentials, gnutls_datum_t *pem, GError **error)
+{
+  const char *file = credentials->cert_file;
+
+  if (!pem_file_read (file, PEM_FILE_PUBLIC, "issue a certificate for this host with your CA", pem,
+                      error))
+    return FALSE;
+  g_autoptr (CertificateList) chain = certificate_list_parse_pem (pem, error);
+  if (chain == NULL)
+    {
+      g_prefix_error (error, "cannot use %s: ", file);
+      return FALSE;
+    }
+  credentials->identity = certificate_get_identity (chain->certs[0]);
+  if (*credentials->identity == '\0')
+    return fail_file (file, "its distinguished name is empty: issue one with a name", error);
+  return check_own_chain (credentials, chain, error);
+}
+
 static gboolean
 set_pair (Credentials *credentials, const gnutls_datum_t *cert, const gnutls_datum_t *key,
           GError **error)
@@ -142,18 +163,14 @@ set_pair (Credentials *credentials, const gnutls_datum_t *cert, const gnutls_dat
                                                  GNUTLS_X509_FMT_PEM, NULL, 0);
   if (rc >= 0)
     return TRUE;
-  if (rc == GNUTLS_E_CERTIFICATE_KEY_MISMATCH)
-    {
-      g_autofree char *problem
-          = g_strdup_printf ("it is not the key of %s: put the two that belong together there",
-                             credentials->cert_file);
-      return fail_file (credentials->key_file, problem, error);
-    }
   if (rc == GNUTLS_E_DECRYPTION_FAILED)
     return fail_file (credentials->key_file,
                       "it is encrypted: store it without a password, readable by root only", error);
   g_autofree char *problem
-      = g_strdup_printf ("there is no usable private key in it (%s)", gnutls_strerror (rc));
+      = rc == GNUTLS_E_CERTIFICATE_KEY_MISMATCH
+            ? g_strdup_printf ("it is not the key of %s: put the two that belong together there",
+                               credentials->cert_file)
+            : g_strdup ("there is no usable private key in it");
   return fail_file (credentials->key_file, problem, error);
 }
 
@@ -163,22 +180,10 @@ load_pair (Credentials *credentials, GError **error)
   g_auto (gnutls_datum_t) cert = { 0 };
   g_auto (gnutls_datum_t) key = { 0 };
 
-  if (!pem_file_read (credentials->cert_file, PEM_FILE_PUBLIC,
-                      "issue a certificate for this host with your CA", &cert, error)
-      || !pem_file_read (credentials->key_file, PEM_FILE_SECRET,
-                         "put the key that belongs to the certificate there", &key, error))
-    return FALSE;
-  g_autoptr (CertificateList) chain = certificate_list_parse_pem (&cert, error);
-  if (chain == NULL)
-    {
-      g_prefix_error (error, "cannot use %s: ", credentials->cert_file);
-      return FALSE;
-    }
-  credentials->identity = certificate_get_identity (chain->certs[0]);
-  if (*credentials->identity == '\0')
-    return fail_file (credentials->cert_file,
-                      "its distinguished name is empty: issue one with a name", error);
-  return check_own_chain (credentials, chain, error) && set_pair (credentials, &cert, &key, error);
+  return load_cert (credentials, &cert, error)
+         && pem_file_read (credentials->key_file, PEM_FILE_SECRET,
+                           "put the key that belongs to the certificate there", &key, error)
+         && set_pair (credentials, &cert, &key, error);
 }
 
 /* ---- the whole ---- */

@@ -26,6 +26,8 @@ check_stat (const struct stat *st, PemFileKind kind, const char *path, GError **
     g_set_error (error, TLS_ERROR, TLS_ERROR_CREDENTIALS,
                  "cannot use %s: it has %" G_GINT64_FORMAT " bytes, at most %d are accepted", path,
                  (gint64)st->st_size, FILE_BYTES_MAX);
+  else if (st->st_size == 0)
+    g_set_error (error, TLS_ERROR, TLS_ERROR_CREDENTIALS, "cannot use %s: it is empty", path);
   else
     return TRUE;
   return FALSE;
