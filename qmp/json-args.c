@@ -136,6 +136,17 @@ json_array_get_object_or_null (JsonArray *array, guint i)
 }
 
 const char *
+json_array_get_string_or_null (JsonArray *array, guint i)
+{
+  JsonNode *node;
+
+  if (i >= json_array_get_length (array))
+    return NULL;
+  node = json_array_get_element (array, i);
+  return json_node_get_value_type (node) == G_TYPE_STRING ? json_node_get_string (node) : NULL;
+}
+
+const char *
 json_dig_string (JsonObject *object, ...)
 {
   const char *value = NULL;

@@ -19,8 +19,9 @@ gboolean json_get_double (JsonObject *object, const char *name, double *ret_valu
 gboolean json_get_bool (JsonObject *object, const char *name, gboolean *ret_value);
 gboolean json_get_object (JsonObject *object, const char *name, JsonObject **ret_value);
 gboolean json_get_array (JsonObject *object, const char *name, JsonArray **ret_value);
-/* The i-th element as an object; NULL where it is none. */
+/* The i-th element as an object or a string; NULL where it is none. */
 JsonObject *json_array_get_object_or_null (JsonArray *array, guint i);
+const char *json_array_get_string_or_null (JsonArray *array, guint i);
 /* Follows names down through objects: json_dig_string (o, "inserted", "node-name", NULL).
  * NULL where anything on the way is absent or of another type. */
 const char *json_dig_string (JsonObject *object, ...) G_GNUC_NULL_TERMINATED;

@@ -2,7 +2,6 @@
 #include "qmp/qmp-socket.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/socket.h>
 
 #include "qmp/json-client.h"
@@ -155,13 +154,8 @@ offers_oob (QmpSocket *self)
   if (!json_get_array (json_client_get_greeting (self->client), "capabilities", &offered))
     return FALSE;
   for (guint i = 0; i < json_array_get_length (offered); i++)
-    {
-      JsonNode *node = json_array_get_element (offered, i);
-
-      if (json_node_get_value_type (node) == G_TYPE_STRING
-          && strcmp (json_node_get_string (node), "oob") == 0)
-        return TRUE;
-    }
+    if (g_strcmp0 (json_array_get_string_or_null (offered, i), "oob") == 0)
+      return TRUE;
   return FALSE;
 }
 

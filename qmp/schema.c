@@ -134,13 +134,8 @@ static gboolean
 has_in_values (JsonArray *values, char **path)
 {
   for (guint i = 0; i < json_array_get_length (values); i++)
-    {
-      JsonNode *value = json_array_get_element (values, i);
-
-      if (json_node_get_value_type (value) == G_TYPE_STRING
-          && strcmp (json_node_get_string (value), path[0]) == 0)
-        return path[1] == NULL;
-    }
+    if (g_strcmp0 (json_array_get_string_or_null (values, i), path[0]) == 0)
+      return path[1] == NULL;
   return FALSE;
 }
 
