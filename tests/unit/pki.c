@@ -25,6 +25,19 @@ must (int rc, const char *what)
 
 /* ---- issuing ---- */
 
+/* GnuTLS cuts a name at its first zero when it writes one, so this is by hand: SEQUENCE of one
+ * dNSName (RFC 5280, section 4.2.1.6), short enough for lengths of one byte. */
+static void
+set_raw_name (gnutls_x509_crt_t cert, const char *name, gsize len)
+{
+  guint8 der[4 + 64] = { 0x30, (guint8)(len + 2), 0x82, (guint8)len };
+
+  g_assert (len <= 64);
+  memcpy (der + 4, name, len);
+  MUST (gnutls_x509_crt_set_extension_by_oid (cert, GNUTLS_X509EXT_OID_SAN, der, (guint)(len + 4),
+                                              0));
+}
+
 static void
 set_names (gnutls_x509_crt_t cert, const PkiRequest *request)
 {
@@ -40,8 +53,7 @@ set_names (gnutls_x509_crt_t cert, const PkiRequest *request)
           (guint)g_inet_address_get_native_size (address), GNUTLS_FSAN_APPEND));
     }
   if (request->raw_dns != NULL)
-    MUST (gnutls_x509_crt_set_subject_alt_name (cert, GNUTLS_SAN_DNSNAME, request->raw_dns,
-                                                (guint)request->raw_dns_len, GNUTLS_FSAN_APPEND));
+    set_raw_name (cert, request->raw_dns, request->raw_dns_len);
 }
 
 static void
@@ -82,6 +94,19 @@ set_subject (gnutls_x509_crt_t cert, const PkiRequest *request)
                                        (guint)strlen (request->cn)));
 }
 
+/* As a peer would get it: GnuTLS shows the names of a certificate only after an import. */
+static void
+import_again (PkiPair *pair)
+{
+  gnutls_datum_t der = { 0 };
+
+  MUST (gnutls_x509_crt_export2 (pair->cert, GNUTLS_X509_FMT_DER, &der));
+  gnutls_x509_crt_deinit (pair->cert);
+  MUST (gnutls_x509_crt_init (&pair->cert));
+  MUST (gnutls_x509_crt_import (pair->cert, &der, GNUTLS_X509_FMT_DER));
+  gnutls_free (der.data);
+}
+
 PkiPair *
 pki_issue (const PkiPair *issuer, const PkiRequest *request)
 {
@@ -106,6 +131,7 @@ pki_issue (const PkiPair *issuer, const PkiRequest *request)
   MUST (gnutls_x509_crt_get_key_id (pair->cert, 0, id, &id_len));
   MUST (gnutls_x509_crt_set_subject_key_id (pair->cert, id, id_len));
   MUST (gnutls_x509_crt_sign2 (pair->cert, signer->cert, signer->key, GNUTLS_DIG_SHA256, 0));
+  import_again (pair);
   return pair;
 }
 
@@ -123,6 +149,12 @@ pki_pair_free (PkiPair *pair)
   gnutls_x509_crt_deinit (pair->cert);
   gnutls_x509_privkey_deinit (pair->key);
   g_free (pair);
+}
+
+gnutls_x509_crt_t
+pki_pair_get_cert (const PkiPair *pair)
+{
+  return pair->cert;
 }
 
 /* ---- files ---- */

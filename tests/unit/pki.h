@@ -26,7 +26,7 @@ typedef struct
   gint64 ends_in_s;   /* from now; 0: in a day */
   guint rsa_bits;     /* 0: ECDSA with P-256 */
   gboolean is_ca;
-  const char *raw_dns; /* a subjectAltName with raw_dns_len bytes, zeroes included */
+  const char *raw_dns; /* the only subjectAltName, with zeroes in it; at most 64 bytes */
   gsize raw_dns_len;
 } PkiRequest;
 
@@ -38,6 +38,9 @@ PkiPair *pki_issue (const PkiPair *issuer, const PkiRequest *request);
 PkiPair *pki_new_ca (const char *cn);
 void pki_pair_free (PkiPair *pair);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (PkiPair, pki_pair_free)
+
+/* Lives with the pair. */
+gnutls_x509_crt_t pki_pair_get_cert (const PkiPair *pair);
 
 /* Writes DIR/NAME: the certificate with its intermediates, without the root unless it is the root
  * itself; the key, with mode 0600; the revocation list of `ca` with one entry, valid for
