@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "nbd/image-lock.h"
+#include "nbd/target.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* After so many bytes the kernel is told to write them out, and the ones before them are waited
+ * for.  So at most twice this is left for a flush, which may be a guest's downtime. */
+#define WINDOW (16u * 1024 * 1024)
+#define ZERO_BUFFER (256u * 1024)
+
+/* Bytes that were written since the last window ended. */
+typedef struct
+{
+  guint64 start;
+  guint64 end;
+  guint64 bytes;
+} Window;
+
+typedef struct
+{
+  NbdTarget target;
+  int fd;
+  gboolean is_device;
+  gboolean can_zero;
+  gboolean can_write_out;
+  Window window;   /* being filled */
+  Window previous; /* being written out by the kernel */
+  guint8 *zeroes;
+} RawTarget;
+
+static gboolean
+raw_fail (RawTarget *raw, int number, const char *what, guint64 offset, guint64 len, GError **error)
+{
+  g_set_error (error, G_IO_ERROR, g_io_error_from_errno (number),
+               "%s: cannot %s %" G_GUINT64_FORMAT " bytes at offset %" G_GUINT64_FORMAT ": %s",
+               raw->target.name, what, len, offset, g_strerror (number));
+  return FALSE;
+}
+
+static gboolean
+raw_check_range (RawTarget *raw, guint64 offset, guint64 len, GError **error)
+{
+  if (offset <= raw->target.size && len <= raw->target.size - offset)
+    return TRUE;
+  return raw_fail (raw, EFBIG, "write", offset, len, error);
+}
+
+/* TRUE also where the file system knows no such thing.  An error that a wait reports is not
+ * reported again by fdatasync(). */
+static gboolean
+raw_sync_range (RawTarget *raw, const Window *window, unsigned flags, GError **error)
+{
+  if (!raw->can_write_out || window->bytes == 0)
+    return TRUE;
+  if (sync_file_range (raw->fd, (off_t)window->start, (off_t)(window->end - window->start), flags)
+      == 0)
+    return TRUE;
+  if (errno == ESPIPE || errno == EINVAL || errno == ENOSYS)
+    {
+      raw->can_write_out = FALSE;
+      return TRUE;
+    }
+  return raw_fail (raw, errno, "write out", window->start, window->end - window->start, error);
+}
+
+static gboolean
+raw_finish_window (RawTarget *raw, Window *window, GError **error)
+{
+  if (!raw_sync_range (
+          raw, window,
+          SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER, error))
+    return FALSE;
+  /* Scattered blocks of a pass are few, and searching the cache for them takes time. */
+  if (window->bytes > 0 && window->bytes >= (window->end - window->start) / 2)
+    posix_fadvise (raw->fd, (off_t)window->start, (off_t)(window->end - window->start),
+                   POSIX_FADV_DONTNEED);
+  *window = (Window){ 0 };
+  return TRUE;
+}
+
+static gboolean
+raw_account (RawTarget *raw, guint64 offset, guint64 len, GError **error)
+{
+  Window *window = &raw->window;
+
+  window->start = window->bytes == 0 ? offset : MIN (window->start, offset);
+  window->end = window->bytes == 0 ? offset + len : MAX (window->end, offset + len);
+  window->bytes += len;
+  if (window->bytes < WINDOW)
+    return TRUE;
+  if (!raw_sync_range (raw, window, SYNC_FILE_RANGE_WRITE, error)
+      || !raw_finish_window (raw, &raw->previous, error))
+    return FALSE;
+  raw->previous = *window;
+  *window = (Window){ 0 };
+  return TRUE;
+}
+
+static gboolean
+raw_pwrite (RawTarget *raw, const guint8 *buf, gsize len, guint64 offset, GError **error)
+{
+  gsize done = 0;
+
+  while (done < len)
+    {
+      ssize_t n = pwrite (raw->fd, buf + done, len - done, (off_t)(offset + done));
+
+      if (n > 0)
+        done += (gsize)n;
+      else if (n == 0)
+        return raw_fail (raw, ENOSPC, "write", offset + done, len - done, error);
+      else if (errno != EINTR)
+        return raw_fail (raw, errno, "write", offset + done, len - done, error);
+    }
+  return raw_account (raw, offset, len, error);
+}
+
+static gboolean
+raw_write (NbdTarget *target, const void *buf, gsize len, guint64 offset, GError **error)
+{
+  RawTarget *raw = (RawTarget *)target;
+
+  if (!raw_check_range (raw, offset, len, error))
+    return FALSE;
+  target->is_zero = FALSE;
+  return raw_pwrite (raw, buf, len, offset, error);
+}
+
+static gboolean
+raw_write_zeroes (RawTarget *raw, guint64 offset, guint64 len, GError **error)
+{
+  if (raw->zeroes == NULL)
+    raw->zeroes = g_malloc0 (ZERO_BUFFER);
+  while (len > 0)
+    {
+      gsize n = (gsize)MIN (len, ZERO_BUFFER);
+
+      if (!raw_pwrite (raw, raw->zeroes, n, offset, error))
+        return FALSE;
+      offset += n;
+      len -= n;
+    }
+  return TRUE;
+}
+
+static int
+raw_try_zero (RawTarget *raw, guint64 offset, guint64 len)
+{
+  guint64 range[2] = { offset, len };
+  int result;
+
+  do
+    {
+      if (raw->is_device)
+        result = ioctl (raw->fd, BLKZEROOUT, range);
+      else
+        result = fallocate (raw->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                            (off_t)len);
+    }
+  while (result < 0 && errno == EINTR);
+  return result;
+}
+
+static gboolean
+raw_zero (NbdTarget *target, guint64 offset, guint64 len, GError **error)
+{
+  RawTarget *raw = (RawTarget *)target;
+
+  if (!raw_check_range (raw, offset, len, error))
+    return FALSE;
+  if (target->is_zero || len == 0)
+    return TRUE;
+  if (raw->can_zero && raw_try_zero (raw, offset, len) == 0)
+    return TRUE;
+  if (raw->can_zero && (errno == ENOSPC || errno == EIO))
+    return raw_fail (raw, errno, "zero", offset, len, error);
+  /* Devices refuse ranges that are not whole sectors: that says nothing about the next one. */
+  if (raw->can_zero && errno != EINVAL)
+    raw->can_zero = FALSE;
+  return raw_write_zeroes (raw, offset, len, error);
+}
+
+static gboolean
+raw_flush (NbdTarget *target, GError **error)
+{
+  RawTarget *raw = (RawTarget *)target;
+
+  if (!raw_finish_window (raw, &raw->previous, error))
+    return FALSE;
+  raw->window = (Window){ 0 };
+  if (fdatasync (raw->fd) == 0)
+    return TRUE;
+  g_set_error (error, G_IO_ERROR, g_io_error_from_errno (errno),
+               "%s: cannot bring the data to stable storage: %s", target->name, g_strerror (errno));
+  return FALSE;
+}
+
+static void
+raw_free (NbdTarget *target)
+{
+  RawTarget *raw = (RawTarget *)target;
+
+  if (raw->fd >= 0)
+    close (raw->fd);
+  g_free (raw->zeroes);
+  g_free (target->name);
+  g_free (raw);
+}
+
+static const NbdTargetClass raw_class
+    = { .write = raw_write, .zero = raw_zero, .flush = raw_flush, .free = raw_free };
+
+static gboolean
+raw_inspect (RawTarget *raw, GError **error)
+{
+  NbdTarget *target = &raw->target;
+  struct stat info;
+  guint64 bytes = 0;
+
+  if (fstat (raw->fd, &info) == 0 && S_ISREG (info.st_mode))
+    {
+      target->size = (guint64)info.st_size;
+      target->is_zero = lseek (raw->fd, 0, SEEK_DATA) < 0 && errno == ENXIO;
+      return TRUE;
+    }
+  if (S_ISBLK (info.st_mode) && ioctl (raw->fd, BLKGETSIZE64, &bytes) == 0)
+    {
+      target->size = bytes;
+      raw->is_device = TRUE;
+      return TRUE;
+    }
+  g_set_error (error, G_IO_ERROR, G_IO_ERROR_FAILED,
+               "%s: this is neither a regular file nor a block device", target->name);
+  return FALSE;
+}
+
+NbdTarget *
+nbd_target_new_raw (int fd, const char *name, GError **error)
+{
+  RawTarget *raw = g_new0 (RawTarget, 1);
+  g_autoptr (NbdTarget) target = &raw->target;
+
+  target->klass = &raw_class;
+  target->name = g_strdup (name);
+  raw->fd = fd;
+  raw->can_zero = TRUE;
+  raw->can_write_out = TRUE;
+  if (!raw_inspect (raw, error) || !image_lock_writer (fd, name, error))
+    return NULL;
+  return g_steal_pointer (&target);
+}

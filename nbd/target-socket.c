@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "nbd/client.h"
+#include "nbd/nbd-error.h"
+#include "nbd/target.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+/* What may be sent and not answered.  qemu-nbd works on 16 requests at a time. */
+#define MAX_BYTES (8u * 1024 * 1024)
+#define MAX_REQUESTS 64
+/* Of one write of zeroes: a multiple of any cluster size, far from the 2 GiB at which QEMU stops.
+ */
+#define MAX_ZERO (1024u * 1024 * 1024)
+
+typedef struct
+{
+  NbdTarget target;
+  NbdClient *client;
+  gint64 timeout_ms;
+  GCancellable *cancellable;
+  NbdRequest requests[MAX_REQUESTS];
+  gboolean busy[MAX_REQUESTS];
+  guint n_busy;
+  guint64 bytes; /* of data, in busy requests */
+} SocketTarget;
+
+/* The first error is kept in none of them: a failed request fails the call that sees it. */
+static gboolean
+socket_collect (SocketTarget *self, GError **error)
+{
+  NbdRequest *request;
+
+  while ((request = nbd_client_pop (self->client)) != NULL)
+    {
+      self->busy[request - self->requests] = FALSE;
+      self->n_busy--;
+      if (request->command == NBD_CMD_WRITE)
+        self->bytes -= request->length;
+      if (request->error != NULL)
+        {
+          g_propagate_prefixed_error (error, g_steal_pointer (&request->error),
+                                      "%s: ", self->target.name);
+          return FALSE;
+        }
+    }
+  return TRUE;
+}
+
+static gboolean
+socket_timed_out (SocketTarget *self, GError **error)
+{
+  g_set_error (error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
+               "%s: %s does not answer: no progress in %" G_GINT64_FORMAT " s", self->target.name,
+               nbd_client_get_name (self->client), self->timeout_ms / 1000);
+  return FALSE;
+}
+
+/* Tells whether the state is reached that a call waits for. */
+typedef gboolean (*SocketReady) (SocketTarget *self, const NbdRequest *request);
+
+static gboolean
+socket_run (SocketTarget *self, SocketReady ready, const NbdRequest *request, GError **error)
+{
+  Deadline deadline = deadline_in (self->timeout_ms, self->cancellable);
+  guint64 received = nbd_client_get_received (self->client);
+
+  for (;;)
+    {
+      if (!nbd_client_pump (self->client, error) || !socket_collect (self, error))
+        return FALSE;
+      if (ready (self, request))
+        return TRUE;
+      if (nbd_client_get_received (self->client) != received)
+        {
+          received = nbd_client_get_received (self->client);
+          deadline = deadline_in (self->timeout_ms, self->cancellable);
+        }
+      if (g_get_monotonic_time () >= deadline.at)
+        return socket_timed_out (self, error);
+      if (!nbd_client_wait (self->client, deadline.at, self->cancellable, error))
+        return FALSE;
+    }
+}
+
+static gboolean
+socket_is_sent (SocketTarget *self, const NbdRequest *request)
+{
+  return request->sent;
+}
+
+static gboolean
+socket_is_idle (SocketTarget *self, const NbdRequest *request)
+{
+  return self->n_busy == 0;
+}
+
+/* Servers may carry out requests in any order, so one that touches a range that is under way has
+ * to wait. */
+static gboolean
+socket_is_clear (SocketTarget *self, const NbdRequest *request)
+{
+  if (self->n_busy == MAX_REQUESTS
+      || (self->bytes > 0 && self->bytes + request->length > MAX_BYTES))
+    return FALSE;
+  for (guint i = 0; i < MAX_REQUESTS; i++)
+    {
+      const NbdRequest *other = &self->requests[i];
+
+      if (self->busy[i] && other->offset < request->offset + request->length
+          && request->offset < other->offset + other->length)
+        return FALSE;
+    }
+  return TRUE;
+}
+
+static NbdRequest *
+socket_submit (SocketTarget *self, const NbdRequest *request)
+{
+  guint i = 0;
+
+  while (self->busy[i])
+    i++;
+  self->busy[i] = TRUE;
+  self->n_busy++;
+  if (request->command == NBD_CMD_WRITE)
+    self->bytes += request->length;
+  self->requests[i] = *request;
+  nbd_client_submit (self->client, &self->requests[i]);
+  return &self->requests[i];
+}
+
+static gboolean
+socket_check_range (SocketTarget *self, guint64 offset, guint64 len, GError **error)
+{
+  if (offset <= self->target.size && len <= self->target.size - offset)
+    return TRUE;
+  g_set_error (error, NBD_ERROR, NBD_ERROR_SIZE,
+               "%s: %" G_GUINT64_FORMAT " bytes at offset %" G_GUINT64_FORMAT
+               " are beyond its size, %" G_GUINT64_FORMAT,
+               self->target.name, len, offset, self->target.size);
+  return FALSE;
+}
+
+/* Returns when the kernel has the data; the answer is looked at later. */
+static gboolean
+socket_write (NbdTarget *target, const void *buf, gsize len, guint64 offset, GError **error)
+{
+  SocketTarget *self = (SocketTarget *)target;
+  const NbdExport *export = nbd_client_get_export (self->client);
+  const guint8 *from = buf;
+
+  if (!socket_check_range (self, offset, len, error))
+    return FALSE;
+  target->is_zero = FALSE;
+  while (len > 0)
+    {
+      NbdRequest request = { .command = NBD_CMD_WRITE,
+                             .offset = offset,
+                             .length = (guint32)MIN (len, MIN (export->max_payload, MAX_BYTES)),
+                             .data = (guint8 *)from };
+
+      if (!socket_run (self, socket_is_clear, &request, error)
+          || !socket_run (self, socket_is_sent, socket_submit (self, &request), error))
+        return FALSE;
+      offset += request.length;
+      from += request.length;
+      len -= request.length;
+    }
+  return TRUE;
+}
+
+static gboolean
+socket_zero (NbdTarget *target, guint64 offset, guint64 len, GError **error)
+{
+  SocketTarget *self = (SocketTarget *)target;
+
+  if (!socket_check_range (self, offset, len, error))
+    return FALSE;
+  while (len > 0 && !target->is_zero)
+    {
+      NbdRequest request = { .command = NBD_CMD_WRITE_ZEROES,
+                             .offset = offset,
+                             .length = (guint32)MIN (len, MAX_ZERO) };
+
+      if (!socket_run (self, socket_is_clear, &request, error))
+        return FALSE;
+      socket_submit (self, &request);
+      if (!nbd_client_pump (self->client, error) || !socket_collect (self, error))
+        return FALSE;
+      offset += request.length;
+      len -= request.length;
+    }
+  return TRUE;
+}
+
+/* A flush covers only what was answered before it. */
+static gboolean
+socket_flush (NbdTarget *target, GError **error)
+{
+  SocketTarget *self = (SocketTarget *)target;
+  NbdRequest request = { .command = NBD_CMD_FLUSH };
+
+  if (!socket_run (self, socket_is_idle, NULL, error))
+    return FALSE;
+  if (!(nbd_client_get_export (self->client)->flags & NBD_FLAG_SEND_FLUSH))
+    return TRUE;
+  socket_submit (self, &request);
+  return socket_run (self, socket_is_idle, NULL, error);
+}
+
+static void
+socket_free (NbdTarget *target)
+{
+  SocketTarget *self = (SocketTarget *)target;
+
+  if (self->client != NULL)
+    nbd_client_disconnect (self->client);
+  nbd_client_free (self->client);
+  for (guint i = 0; i < MAX_REQUESTS; i++)
+    nbd_request_clear (&self->requests[i]);
+  g_clear_object (&self->cancellable);
+  g_free (target->name);
+  g_free (self);
+}
+
+static const NbdTargetClass socket_class
+    = { .write = socket_write, .zero = socket_zero, .flush = socket_flush, .free = socket_free };
+
+static gboolean
+socket_check_export (SocketTarget *self, const NbdExport *export, GError **error)
+{
+  const char *what = NULL;
+
+  if (export->flags & NBD_FLAG_READ_ONLY)
+    what = "is read-only";
+  else if (!(export->flags & NBD_FLAG_SEND_WRITE_ZEROES))
+    what = "can't write zeroes";
+  else if (export->min_block > 512)
+    what = "takes only blocks of more than 512 bytes";
+  if (what == NULL)
+    return TRUE;
+  g_set_error (error, NBD_ERROR, NBD_ERROR_REFUSED, "%s: the export %s",
+               nbd_client_get_name (self->client), what);
+  return FALSE;
+}
+
+static gboolean
+socket_connect (SocketTarget *self, const char *path, const char *export_name, GError **error)
+{
+  NbdHandshake handshake = { .export_name = export_name };
+  Deadline deadline = deadline_in (self->timeout_ms, self->cancellable);
+  NbdExport export;
+  Channel *channel = channel_connect_unix (path, deadline, error);
+  int size = MAX_BYTES / 2;
+
+  if (channel == NULL)
+    return FALSE;
+  /* So that a write returns as soon as its data is on its way; the privileged form goes beyond
+   * the system's default limit, where it is allowed. */
+  if (setsockopt (channel_get_fd (channel), SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)
+    setsockopt (channel_get_fd (channel), SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+  channel = nbd_handshake_run (channel, &handshake, deadline, &export, error);
+  if (channel == NULL)
+    return FALSE;
+  self->client = nbd_client_new (channel, &export, export_name);
+  self->target.size = export.size;
+  return socket_check_export (self, &export, error);
+}
+
+NbdTarget *
+nbd_target_new_socket (const char *path, const char *export_name, const char *name,
+                       gboolean is_zero, gint64 timeout_ms, GCancellable *cancellable,
+                       GError **error)
+{
+  SocketTarget *self = g_new0 (SocketTarget, 1);
+  g_autoptr (NbdTarget) target = &self->target;
+
+  target->klass = &socket_class;
+  target->name = g_strdup (name);
+  target->is_zero = is_zero;
+  self->timeout_ms = timeout_ms;
+  self->cancellable = cancellable != NULL ? g_object_ref (cancellable) : NULL;
+  if (!socket_connect (self, path, export_name, error))
+    {
+      g_prefix_error (error, "%s: ", name);
+      return NULL;
+    }
+  return g_steal_pointer (&target);
+}
