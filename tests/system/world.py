@@ -17,6 +17,8 @@ from vmlab.agent import PORT, PORTS
 NOISE = re.compile(r"CRITICAL|WARNING \*\*|Assertion|Sanitizer|Segmentation|core dumped|"
                    r"runtime error|double free|\(null\)")
 
+EXPECTED = ("qemu-system-x86_64", "vmferryd")
+
 
 class Outcome:
     """How one `vmferry migrate` ended."""
@@ -88,6 +90,10 @@ class World:
         if not self.qemus:
             self.kept = None
         for host in self.lab.hosts:
+            for pid, argv in host.processes().items():
+                if os.path.basename(argv[0]) in host.programs() and \
+                        os.path.basename(argv[0]) not in EXPECTED:
+                    os.kill(pid, signal.SIGKILL)
             host.cap_images(None)
             keep = f"! -name {self.kept.guest.name}-d*" if self.kept and host is self.a else ""
             host.run("bash", "-c", f"find {IMAGES} -mindepth 1 -maxdepth 1 {keep} -exec rm -rf {{}} +")
@@ -97,6 +103,7 @@ class World:
         spec = (repr(disks), repr(load))
         if self.kept and self.kept.running() and self.spec == spec and keep:
             self.kept.guest.wait_beats()
+            self.kept.qmp.forget_events()
             return self.kept
         self.retire()
         load.setdefault("rate", 200)
@@ -173,8 +180,7 @@ class World:
                 ports = [p for p in host.listening() if p != PORT]
                 busy = [s for s in host.sockets() if PORTS[0] <= s[1] <= PORTS[1]
                         and s[0] in ("LISTEN", "ESTAB")]
-                other = [p for p in host.programs()
-                         if p not in ("qemu-system-x86_64", "vmferryd", "libvirtd")]
+                other = [p for p in host.programs() if p not in EXPECTED]
                 found += [f"{host.name}: {x}" for x in
                           [f"port {p}" for p in ports] + [f"connection {s}" for s in busy] +
                           [f"process {p}" for p in other] +

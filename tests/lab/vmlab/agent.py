@@ -37,11 +37,11 @@ class Agent:
         with open(self.log_file, "ab") as log:
             started = self.host.popen(self.host.lab.program("vmferryd"), stdout=log, stderr=log)
         if wait:
-            wait_for(lambda: self._ready() or started.poll() is not None, "vmferryd to be ready")
+            wait_for(lambda: self.ready() or started.poll() is not None, "vmferryd to be ready")
             if started.poll() is not None:
                 raise LabError(f"vmferryd on {self.host.name} ended: {self.log()[-2000:]}")
 
-    def _ready(self):
+    def ready(self):
         with socket.socket(socket.AF_UNIX) as s:
             try:
                 s.connect(self.host.path(CONTROL))

@@ -194,10 +194,11 @@ class Guest:
             if not disk.path:
                 host.run("qemu-img", "create", "-q", "-f", disk.format, path, f"{disk.mb}M")
 
-    def boot(self, host, machine=None, extra=()):
+    def boot(self, host, create=True, machine=None, extra=()):
         """New disks on `host`, and the guest started from them; returns when its load runs."""
         qemu = Qemu(self, host, self.disks, False, machine, extra)
-        self.create_images(host)
+        if create:
+            self.create_images(host)
         before = len(self.beats())
         qemu.start()
         self.wait_beats(before, timeout=120)

@@ -59,5 +59,10 @@ class Qmp:
             finally:
                 self.socket.settimeout(30)
 
+    def forget_events(self):
+        """Only what happens from now on counts."""
+        self("query-status")
+        self.events.clear()
+
     def close(self):
         self.socket.close()
