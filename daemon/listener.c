@@ -6,8 +6,8 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "daemon/door.h"
@@ -209,7 +209,7 @@ find_socket (GDir *fds, const char *path, int pidfd, guint16 port)
 
       if (link == NULL || !g_str_has_prefix (link, "socket:"))
         continue;
-      fd = pidfd_getfd (pidfd, atoi (name), 0);
+      fd = (int)syscall (SYS_pidfd_getfd, pidfd, atoi (name), 0);
       if (fd >= 0 && listens_on (fd, port))
         return fd;
       if (fd >= 0)
@@ -222,7 +222,7 @@ Listener *
 listener_recover (pid_t pid, guint16 port, GError **error)
 {
   g_autofree char *path = g_strdup_printf ("/proc/%d/fd", pid);
-  int pidfd = pidfd_open (pid, 0);
+  int pidfd = (int)syscall (SYS_pidfd_open, pid, 0);
   g_autoptr (GDir) fds = pidfd >= 0 ? g_dir_open (path, 0, NULL) : NULL;
   Listener *listener;
   int fd = fds != NULL ? find_socket (fds, path, pidfd, port) : -1;
