@@ -21,7 +21,7 @@ trap 'rm -rf "$logs"' EXIT
 for suite in "${suites[@]}"; do
     echo "== $suite"
     if [ "$suite" = system ]; then
-        /usr/bin/python3 -m pytest -p no:cacheprovider -q --durations=10 --tb=short \
+        /usr/bin/python3 -m pytest -p no:cacheprovider -q --maxfail=20 --durations=10 --tb=short \
             --junitxml="$logs/system.xml" tests/system
     else
         meson test -C "$VMFERRY_BUILD" --no-rebuild --suite "$suite" --print-errorlogs 2>&1 | tail -n 500

@@ -8,7 +8,7 @@ import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
-TAP = re.compile(r"^(not )?ok\b[^#]*(# *skip)?", re.IGNORECASE | re.MULTILINE)
+TAP = re.compile(r"^(not )?ok\b[^#\n]*(# *skip)?", re.IGNORECASE | re.MULTILINE)
 
 
 def meson_test(test):

@@ -56,9 +56,11 @@ def test_while_memory_moves(world, cut):
 
 # The same moments as in test_agents: pre-switchover is before the release, device between release
 # and fence, completed around the fence.
-@pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("status, delay_ms", [("pre-switchover", 0), ("device", 0), ("completed", 0),
-                                              ("completed", 10)])
+@pytest.mark.parametrize("status, delay_ms, cut", [
+    ("pre-switchover", 0, "cut"), ("pre-switchover", 0, "drop"), ("device", 0, "cut"),
+    ("device", 0, "drop"), ("device", 0, "drop-towards-a"), ("device", 0, "drop-towards-b"),
+    ("completed", 0, "drop"), ("completed", 0, "drop-towards-a"), ("completed", 0, "drop-towards-b"),
+    ("completed", 10, "drop")])
 def test_in_the_handover(world, status, delay_ms, cut):
     source, destination = world.pair([Disk("raw", 64)])
     migration = world.start(source, "--timeout", "5")

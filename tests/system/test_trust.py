@@ -85,6 +85,10 @@ def test_a_peer_that_asks_for_much_and_reads_nothing_is_cut_off(world):
         before = len(guest.beats())
         migration = world.start(source, "--timeout", "6")
         wait_for(lambda: "asked" in said(), lambda: f"the greedy client: {said()}")
+        # What drains the disk's queue, as the guest's own reset or a snapshot would.
+        source.qmp("transaction", actions=[{"type": "block-dirty-bitmap-add", "data": {
+            "node": "d0", "name": "probe"}}])
+        source.qmp("block-dirty-bitmap-remove", node="d0", name="probe")
         outcome = migration.finish()
         guest.wait_beats()
         longest = max(max(b.latency_us) for b in guest.beats()[before:]) / 1000

@@ -178,8 +178,7 @@ class World:
             found = []
             for host in hosts or self.lab.hosts:
                 ports = [p for p in host.listening() if p != PORT]
-                busy = [s for s in host.sockets() if PORTS[0] <= s[1] <= PORTS[1]
-                        and s[0] in ("LISTEN", "ESTAB")]
+                busy = [s for s in host.sockets() if s[0] == "ESTAB" and PORT not in s[1:]]
                 other = [p for p in host.programs() if p not in EXPECTED]
                 found += [f"{host.name}: {x}" for x in
                           [f"port {p}" for p in ports] + [f"connection {s}" for s in busy] +

@@ -170,20 +170,34 @@ write_file (const char *dir, const char *name, const char *text, gssize len)
     g_error ("pki: %s: %s", path, error != NULL ? error->message : "chmod");
 }
 
+static void
+append_pem (GString *text, const PkiPair *pair)
+{
+  gnutls_datum_t pem = { 0 };
+
+  MUST (gnutls_x509_crt_export2 (pair->cert, GNUTLS_X509_FMT_PEM, &pem));
+  g_string_append_len (text, (const char *)pem.data, pem.size);
+  gnutls_free (pem.data);
+}
+
 void
 pki_write_cert (const PkiPair *pair, const char *dir, const char *name)
 {
   g_autoptr (GString) text = g_string_new (NULL);
 
-  for (const PkiPair *p = pair; p == pair || p->issuer != NULL; p = p->issuer)
-    {
-      gnutls_datum_t pem = { 0 };
-      MUST (gnutls_x509_crt_export2 (p->cert, GNUTLS_X509_FMT_PEM, &pem));
-      g_string_append_len (text, (const char *)pem.data, pem.size);
-      gnutls_free (pem.data);
-      if (p->issuer == NULL)
-        break;
-    }
+  append_pem (text, pair);
+  for (const PkiPair *p = pair->issuer; p != NULL && p->issuer != NULL; p = p->issuer)
+    append_pem (text, p);
+  write_file (dir, name, text->str, (gssize)text->len);
+}
+
+void
+pki_write_bundle (const PkiPair *first, const PkiPair *second, const char *dir, const char *name)
+{
+  g_autoptr (GString) text = g_string_new (NULL);
+
+  append_pem (text, first);
+  append_pem (text, second);
   write_file (dir, name, text->str, (gssize)text->len);
 }
 

@@ -47,6 +47,8 @@ gnutls_x509_crt_t pki_pair_get_cert (const PkiPair *pair);
  * `ends_in_s` seconds. */
 void pki_write_cert (const PkiPair *pair, const char *dir, const char *name);
 void pki_write_key (const PkiPair *pair, const char *dir, const char *name);
+void pki_write_bundle (const PkiPair *first, const PkiPair *second, const char *dir,
+                       const char *name);
 void pki_write_encrypted_key (const PkiPair *pair, const char *dir, const char *name);
 void pki_write_crl (const PkiPair *ca, const PkiPair *revoked, gint64 ends_in_s, const char *dir,
                     const char *name);

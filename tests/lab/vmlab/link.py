@@ -35,7 +35,8 @@ class Link:
 
     def block_ports(self, host, ports):
         """A firewall on `host` that drops what comes in for these TCP ports (49216:49279)."""
-        host.run("iptables", "-I", "INPUT", "-i", "eth0", "-p", "tcp", "--dport", ports, "-j", "DROP")
+        host.run("iptables", "-I", "INPUT", "-i", "eth0", "-p", "tcp", "--syn",
+                 "--dport", ports, "-j", "DROP")
 
     def heal(self):
         """No cut, no black hole, no firewall, no limit."""
