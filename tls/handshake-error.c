@@ -46,7 +46,7 @@ describe_other_alert (gnutls_alert_description_t alert)
       return "it has no TLS version in common with us (1.2 or 1.3)";
     case GNUTLS_A_HANDSHAKE_FAILURE:
     case GNUTLS_A_INSUFFICIENT_SECURITY:
-      return "it has no cipher in common with us, or no certificate";
+      return "it has no TLS version or cipher in common with us, or no certificate";
     default:
       return gnutls_alert_get_name (alert);
     }

@@ -32,9 +32,10 @@ typedef struct
   Channel *lower;
   Credentials *credentials;
   gnutls_session_t session;
-  char *name;       /* whom a client wants to reach; NULL for a server */
-  char *identity;   /* once the peer is verified */
-  GError *refusal;  /* of the peer's certificate, by us */
+  char *name;      /* whom a client wants to reach; NULL for a server */
+  char *identity;  /* once the peer is verified */
+  GError *refusal; /* of the peer's certificate, by us */
+  gnutls_alert_description_t refusal_alert;
   GError *io_error; /* of `lower`, while GnuTLS hands it up as a mere number */
   guint8 first[FIRST_BYTES];
   gsize n_first;
@@ -310,7 +311,8 @@ verify_in_handshake (gnutls_session_t session)
 
   g_free (tls->identity);
   g_clear_error (&tls->refusal);
-  tls->identity = verify_peer (session, tls->credentials, tls->base.peer, tls->name, &tls->refusal);
+  tls->identity = verify_peer (session, tls->credentials, tls->base.peer, tls->name,
+                               &tls->refusal_alert, &tls->refusal);
   return tls->identity != NULL ? 0 : GNUTLS_E_CERTIFICATE_ERROR;
 }
 
@@ -383,7 +385,7 @@ fail_handshake (TlsChannel *tls, int rc, GError **error)
 {
   if (tls->refusal != NULL)
     {
-      send_alert (tls, verify_get_alert (tls->session));
+      send_alert (tls, tls->refusal_alert);
       g_propagate_error (error, g_steal_pointer (&tls->refusal));
       return;
     }

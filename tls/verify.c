@@ -5,9 +5,43 @@
 #include "tls/names.h"
 #include "tls/text.h"
 
+static gnutls_alert_description_t
+alert_for_status (guint status)
+{
+  if (status & GNUTLS_CERT_REVOKED)
+    return GNUTLS_A_CERTIFICATE_REVOKED;
+  if (status & (GNUTLS_CERT_SIGNER_NOT_FOUND | GNUTLS_CERT_SIGNATURE_FAILURE))
+    return GNUTLS_A_UNKNOWN_CA;
+  if (status & (GNUTLS_CERT_EXPIRED | GNUTLS_CERT_NOT_ACTIVATED))
+    return GNUTLS_A_CERTIFICATE_EXPIRED;
+  if (status & GNUTLS_CERT_PURPOSE_MISMATCH)
+    return GNUTLS_A_UNSUPPORTED_CERTIFICATE;
+  return GNUTLS_A_BAD_CERTIFICATE;
+}
+
+/* What a verification said about the chain, in words. */
+static void
+fail_chain (const Credentials *credentials, const CertificateList *chain, const char *shown,
+            guint status, GError **error)
+{
+  gboolean peer_is_server = credentials_get_endpoint (credentials) == CREDENTIALS_CLIENT;
+  const char *dir = credentials_get_dir (credentials);
+  g_autofree char *ca_file = g_build_filename (dir, "ca-cert.pem", NULL);
+  g_autofree char *crl_file = g_build_filename (dir, "ca-crl.pem", NULL);
+  const CertificateContext context = {
+    .ca_file = ca_file,
+    .crl_file = crl_file,
+    .endpoint = peer_is_server ? CREDENTIALS_SERVER : CREDENTIALS_CLIENT,
+  };
+  g_autofree char *problem = certificate_describe_problem (chain, status, &context);
+
+  g_set_error (error, TLS_ERROR, TLS_ERROR_UNTRUSTED, "its certificate (%s) %s", shown, problem);
+}
+
 static gboolean
 verify_chain (gnutls_session_t session, const Credentials *credentials,
-              const CertificateList *chain, const char *shown, GError **error)
+              const CertificateList *chain, const char *shown, gnutls_alert_description_t *alert,
+              GError **error)
 {
   gboolean peer_is_server = credentials_get_endpoint (credentials) == CREDENTIALS_CLIENT;
   gnutls_typed_vdata_st purpose = {
@@ -26,16 +60,8 @@ verify_chain (gnutls_session_t session, const Credentials *credentials,
   if (status == 0)
     return TRUE;
 
-  const char *dir = credentials_get_dir (credentials);
-  g_autofree char *ca_file = g_build_filename (dir, "ca-cert.pem", NULL);
-  g_autofree char *crl_file = g_build_filename (dir, "ca-crl.pem", NULL);
-  const CertificateContext context = {
-    .ca_file = ca_file,
-    .crl_file = crl_file,
-    .endpoint = peer_is_server ? CREDENTIALS_SERVER : CREDENTIALS_CLIENT,
-  };
-  g_autofree char *problem = certificate_describe_problem (chain, status, &context);
-  g_set_error (error, TLS_ERROR, TLS_ERROR_UNTRUSTED, "its certificate (%s) %s", shown, problem);
+  *alert = alert_for_status (status);
+  fail_chain (credentials, chain, shown, status, error);
   return FALSE;
 }
 
@@ -72,17 +98,18 @@ verify_identity (const char *identity, const char *name, GError **error)
 
 char *
 verify_peer (gnutls_session_t session, const Credentials *credentials, const char *peer,
-             const char *name, GError **error)
+             const char *name, gnutls_alert_description_t *alert, GError **error)
 {
   g_autoptr (CertificateList) chain = certificate_list_from_peer (session, error);
   g_autofree char *identity = NULL;
   gboolean ok = FALSE;
 
+  *alert = GNUTLS_A_BAD_CERTIFICATE;
   if (chain != NULL)
     {
       identity = certificate_get_identity (chain->certs[0]);
       g_autofree char *shown = text_escape_name (identity);
-      ok = verify_chain (session, credentials, chain, shown, error)
+      ok = verify_chain (session, credentials, chain, shown, alert, error)
            && (name == NULL || verify_name (chain->certs[0], name, shown, error))
            && verify_identity (identity, name, error);
     }
@@ -90,20 +117,4 @@ verify_peer (gnutls_session_t session, const Credentials *credentials, const cha
     return g_steal_pointer (&identity);
   g_prefix_error (error, "%s: ", peer);
   return NULL;
-}
-
-gnutls_alert_description_t
-verify_get_alert (gnutls_session_t session)
-{
-  guint status = gnutls_session_get_verify_cert_status (session);
-
-  if (status & GNUTLS_CERT_REVOKED)
-    return GNUTLS_A_CERTIFICATE_REVOKED;
-  if (status & (GNUTLS_CERT_SIGNER_NOT_FOUND | GNUTLS_CERT_SIGNATURE_FAILURE))
-    return GNUTLS_A_UNKNOWN_CA;
-  if (status & (GNUTLS_CERT_EXPIRED | GNUTLS_CERT_NOT_ACTIVATED))
-    return GNUTLS_A_CERTIFICATE_EXPIRED;
-  if (status & GNUTLS_CERT_PURPOSE_MISMATCH)
-    return GNUTLS_A_UNSUPPORTED_CERTIFICATE;
-  return GNUTLS_A_BAD_CERTIFICATE;
 }

@@ -125,7 +125,9 @@ run (gpointer data)
   gnutls_certificate_allocate_credentials (&credentials);
   if (plan->dir != NULL)
     load (credentials, plan);
-  gnutls_init (&session, (plan->is_server ? GNUTLS_SERVER : GNUTLS_CLIENT) | GNUTLS_NO_SIGNAL);
+  gnutls_init (&session,
+               GNUTLS_NO_SIGNAL
+                   | (plan->is_server ? GNUTLS_SERVER : GNUTLS_CLIENT | GNUTLS_FORCE_CLIENT_CERT));
   rc = gnutls_priority_set_direct (session, plan->priority != NULL ? plan->priority : "NORMAL",
                                    NULL);
   g_assert_cmpint (rc, ==, 0);
