@@ -22,14 +22,17 @@ typedef struct
   gboolean overwrite;
 } ImageSpec;
 
-/* Opens or creates the target beneath one of the peer's target-dirs: openat2 with RESOLVE_BENEATH and
- * RESOLVE_NO_SYMLINKS|NO_MAGICLINKS; a device path that target-dirs lists literally may be a symbolic link.  A file that is absent is created with O_EXCL
- * (0600 owner of the directory's... libvirt's rules come later: 0600 root), raw by ftruncate (+fallocate), other formats by `qemu-img create`; one
- * that is there is used when it is provably empty (raw: size matches and no allocated data; other formats: right format, right virtual size, nothing
- * allocated in `qemu-img map`, no backing file, no data-file, no encryption) or spec->overwrite (raw: afterwards every byte will be written or zeroed; other formats: it is created anew
- * in place, keeping the inode). A block device must have exactly `size` bytes.  The format of an existing file is never probed: it is opened as spec->format.
- * Errors name the path, expected and actual, and what to do ("… has data: --overwrite to replace it", "… is 1 GiB, the disk is 2 GiB",
- * "… is not beneath a target-dir of [peer hostA]: …", space: statvfs too small for a prealloc). */
+/* Opens or creates the target beneath one of the peer's target-dirs (daemon/beneath.h).
+ * A file that is absent is created (O_EXCL, 0600), raw by ftruncate and fallocate, other formats by
+ * qemu-img.  A file that is there is never probed: it is what spec->format says.  It is used when
+ * it is provably empty (raw: of that size, without allocated data; qcow2: of that virtual size,
+ * nothing allocated, no backing file, data file, encryption or snapshot; other formats: never), or
+ * when spec->overwrite is set: raw is then brought to the size and its data is left for the writer
+ * to replace; another format is made anew in place, keeping the inode.  A block device must have
+ * exactly `size` bytes and the format raw; it can't be proven empty, so it needs spec->overwrite.
+ * Refused also: an image that another program writes to (G_IO_ERROR_BUSY), a device that is
+ * mounted. On failure nothing that was created is left.  Blocks, while qemu-img runs. Errors name
+ * the path, expected and actual, and what to do. */
 Image *image_open (const ConfigPeer *peer, const ImageSpec *spec, GError **error);
 gboolean image_was_created (const Image *image);
 const char *image_get_path (const Image *image);
@@ -37,15 +40,17 @@ const char *image_get_format (const Image *image);
 /* Device and inode, as stat tells them. */
 void image_get_identity (const Image *image, guint64 *ret_device, guint64 *ret_inode);
 
-/* The writer: raw files and devices directly, other formats through a `qemu-nbd` of our own on a UNIX socket in `runtime_dir` (mode 0600 dir), its process a child
- * that dies with the agent (PR_SET_PDEATHSIG) .  Owned by the image.  tool arguments are never a bare string that could be read as json: or nbd: (--image-opts driver=…,file.driver=file,file.filename=…, commas doubled). */
+/* The writer, one at a time, owned by the image: raw files and devices directly, other formats
+ * through a qemu-nbd of our own on a UNIX socket in `runtime_dir`, which dies with the agent.  It
+ * holds QEMU's image locks.  `cancellable` (may be NULL) must live as long as the writer. */
 NbdTarget *image_open_writer (Image *image, const char *runtime_dir, gint64 timeout_ms,
                               GCancellable *cancellable, GError **error);
-/* Flushes, closes the writer, ends its qemu-nbd and waits for it: afterwards no lock is held. Also tells qemu-nbd's own error text on failure. */
+/* Flushes, closes the writer, ends its qemu-nbd and waits for that: afterwards no lock is held,
+ * also on failure, whose error has qemu-nbd's own words.  Without a writer it does nothing. */
 gboolean image_close_writer (Image *image, GError **error);
 
-/* Removes the file if (and only if) image_open () created it and it still is that very file (device, inode).
- * Closes the writer first. */
+/* Removes the file if (and only if) image_open () created it and it still is that very file
+ * (device, inode).  Drops the writer first, without a flush. */
 gboolean image_discard (Image *image, GError **error);
 /* The same after a restart, from what the journal tells. */
 gboolean image_discard_path (const char *path, guint64 device, guint64 inode, GError **error);
