@@ -129,13 +129,40 @@ nbd_pending_check_header (NbdPending *pending, const WireReply *reply, const Nbd
   return pending_check_chunk (pending, reply, error);
 }
 
+/* FALSE: some of it is covered already. */
+static gboolean
+ranges_add (GArray *ranges, Range range)
+{
+  guint i = ranges->len;
+  Range *before, *after;
+
+  /* Nearly always the new range goes on where the last one ended. */
+  while (i > 0 && g_array_index (ranges, Range, i - 1).start >= range.end)
+    i--;
+  before = i > 0 ? &g_array_index (ranges, Range, i - 1) : NULL;
+  after = i < ranges->len ? &g_array_index (ranges, Range, i) : NULL;
+  if (before != NULL && before->end > range.start)
+    return FALSE;
+  if (before != NULL && before->end == range.start)
+    {
+      before->end = range.end;
+      if (after != NULL && after->start == range.end)
+        {
+          before->end = after->end;
+          g_array_remove_index (ranges, i);
+        }
+    }
+  else if (after != NULL && after->start == range.end)
+    after->start = range.start;
+  else
+    g_array_insert_val (ranges, i, range);
+  return TRUE;
+}
+
 gboolean
 nbd_pending_cover (NbdPending *pending, guint64 offset, guint64 length, GError **error)
 {
   const NbdRequest *request = pending->request;
-  Range range = { offset, offset + length };
-  Range *at;
-  guint i;
 
   if (length == 0 || offset < request->offset || offset - request->offset > request->length
       || length > request->length - (offset - request->offset))
@@ -144,18 +171,9 @@ nbd_pending_cover (NbdPending *pending, guint64 offset, guint64 length, GError *
                          length, offset);
   if (pending->covered == NULL)
     pending->covered = g_array_new (FALSE, FALSE, sizeof (Range));
-  /* Nearly always the new range goes on where the last one ended. */
-  for (i = pending->covered->len; i > 0; i--)
-    if (g_array_index (pending->covered, Range, i - 1).start < range.end)
-      break;
-  at = i > 0 ? &g_array_index (pending->covered, Range, i - 1) : NULL;
-  if (at != NULL && at->end > range.start)
-    return pending_fail (pending, error, "answered offset %" G_GUINT64_FORMAT " twice",
-                         MAX (at->start, range.start));
-  if (at != NULL && at->end == range.start)
-    at->end = range.end;
-  else
-    g_array_insert_val (pending->covered, i, range);
+  if (!ranges_add (pending->covered, (Range){ offset, offset + length }))
+    return pending_fail (pending, error, "answered bytes at offset %" G_GUINT64_FORMAT " twice",
+                         offset);
   return TRUE;
 }
 

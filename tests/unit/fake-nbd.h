@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "tls/channel.h"
+#include "tls/credentials.h"
+
+/* An NBD server in a thread of its own, over a socketpair, that speaks the real protocol from
+ * memory, and breaks it in one chosen way. */
+
+#define FAKE_BLOCK 4096u
+
+typedef enum
+{
+  FAKE_HONEST,
+
+  /* The handshake */
+  FAKE_NOT_NBD,
+  FAKE_OLDSTYLE,
+  FAKE_NO_TLS,         /* refuses STARTTLS by policy, with a text full of escapes */
+  FAKE_INJECT,         /* clear bytes right behind the STARTTLS reply */
+  FAKE_HANG_UP_IN_TLS, /* closes after the TLS handshake */
+  FAKE_BAD_OPTION_MAGIC,
+  FAKE_WRONG_OPTION,
+  FAKE_HUGE_OPTION_REPLY,
+  FAKE_ENDLESS_INFO,
+  FAKE_NO_EXPORT,
+  FAKE_HUGE_SIZE,
+  FAKE_BAD_BLOCK_SIZE,
+  FAKE_FOREIGN_CONTEXT, /* selects a context that was not asked for */
+  FAKE_NO_GO,           /* an old server: only NBD_OPT_EXPORT_NAME (harmless) */
+  FAKE_SILENT_OPTION,
+
+  /* The transmission; from request number `at` on */
+  FAKE_WRONG_COOKIE,
+  FAKE_BAD_MAGIC,
+  FAKE_CLOSE,
+  FAKE_CLOSE_IN_DATA,
+  FAKE_SILENT,
+  FAKE_LONG_CHUNK,     /* more data than was asked for */
+  FAKE_FOREIGN_CHUNK,  /* data of another place */
+  FAKE_UNCOVERED,      /* success after half of the data */
+  FAKE_OVERLAP,        /* the same data twice */
+  FAKE_ENDLESS_CHUNKS, /* byte by byte */
+  FAKE_SIMPLE,         /* a simple reply to a structured read */
+  FAKE_UNKNOWN_CHUNK,
+  FAKE_UNKNOWN_ERROR, /* an error of an unknown type (harmless: the request fails) */
+  FAKE_EIO,
+  FAKE_SHUTDOWN,
+  FAKE_BAD_ERROR_OFFSET,
+  FAKE_LONG_ERROR_TEXT,
+  FAKE_HOLE_BEYOND,
+  FAKE_EMPTY_EXTENT,
+  FAKE_LONG_EXTENTS, /* goes on after the range is covered */
+  FAKE_WRONG_CONTEXT,
+  FAKE_NO_STATUS,  /* success without a status */
+  FAKE_TINY_STATUS /* one block a reply (harmless) */
+} FakeFault;
+
+typedef struct
+{
+  guint64 size;
+  const guint8 *data;  /* of the export; written to by NBD_CMD_WRITE */
+  const guint8 *state; /* NBD_STATE_ of base:allocation for each block; NULL: no such context */
+  const guint8 *dirty; /* the same for the bitmap */
+  const char *bitmap;  /* its name; NULL: none */
+  guint32 min_block;   /* 0: not told */
+  gboolean simple;     /* refuses structured replies */
+  gboolean holes;      /* READ sends blocks of zeroes as holes, and chunks in reverse order */
+  gboolean read_only;
+  Credentials *credentials; /* NULL: no TLS */
+  FakeFault fault;
+  guint at;
+} FakeNbdSpec;
+
+typedef struct FakeNbd FakeNbd;
+
+/* `spec` and what it points to must outlive the server.  `ret_channel`: the client's end. */
+FakeNbd *fake_nbd_new (const FakeNbdSpec *spec, Channel **ret_channel);
+/* The same on a UNIX socket at `path`; serves one client. */
+FakeNbd *fake_nbd_new_listening (const FakeNbdSpec *spec, const char *path);
+/* Ends the thread, whatever the client does. */
+void fake_nbd_free (FakeNbd *fake);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (FakeNbd, fake_nbd_free)
+
+/* Valid after fake_nbd_join (), which waits for the client to hang up. */
+void fake_nbd_join (FakeNbd *fake);
+guint fake_nbd_get_n (const FakeNbd *fake, guint16 command);
+guint64 fake_nbd_get_data_sent (const FakeNbd *fake);
+gboolean fake_nbd_got_goodbye (const FakeNbd *fake);
+/* In clear, before TLS: options that were sent. */
+guint fake_nbd_get_clear_options (const FakeNbd *fake);
