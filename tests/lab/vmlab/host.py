@@ -184,7 +184,9 @@ class Host:
         if size:
             run("truncate", "-s", size, backing)
             run("mkfs.ext4", "-q", "-m", "0", backing)
-            self.run("mount", "-o", "loop", backing, IMAGES)
+            device = run("losetup", "-f", "--show", backing).stdout.strip()
+            self.run("mount", device, IMAGES)
+            run("losetup", "-d", device)  # takes effect when it is unmounted
 
     def block_device(self, name, mb):
         """A new block device of `mb` MiB (a loop device, gone with the lab)."""
