@@ -10,6 +10,8 @@ sys.path.insert(0, os.path.realpath(f"{os.path.dirname(__file__)}/../lab"))
 from vmlab import Lab
 from world import NOISE, World
 
+os.environ["G_DEBUG"] = "fatal-criticals"  # of the agents and of the command
+
 
 @pytest.fixture(scope="session")
 def lab():

@@ -14,7 +14,7 @@ from vmlab import IMAGES, Disk, Guest, run, wait_for
 from vmlab.agent import PORT, PORTS
 
 # Nothing of this may ever be seen on a terminal or in a log.
-NOISE = re.compile(r"CRITICAL|WARNING \*\*|Assertion|Sanitizer|Segmentation|core dumped|"
+NOISE = re.compile(r"CRITICAL|WARNING \*\*|[Aa]ssertion|Sanitizer|Segmentation|core dumped|"
                    r"runtime error|double free|\(null\)")
 
 EXPECTED = ("qemu-system-x86_64", "vmferryd")
