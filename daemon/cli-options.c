@@ -220,7 +220,7 @@ finish_job (CliOptions *options, const Raw *raw, char **words, GError **error)
 {
   if (words[0] == NULL)
     return TRUE;
-  if (!cli_value_check_job (words[0], error))
+  if (!cli_value_check_text ("JOB", words[0], error))
     return FALSE;
   options->job = g_strdup (words[0]);
   return TRUE;

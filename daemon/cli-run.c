@@ -66,16 +66,32 @@ new_follow (const Run *run, CliSession *session, gboolean cancels)
   return cli_follow_new (session, &config, run->terminal);
 }
 
-/* A job that has ended or needs the operator: why, then how it went. */
+/* Why the job is as it is, for people. */
+static void
+print_reason (const Run *run, const CliJob *job)
+{
+  if (!cli_job_needs_operator (job))
+    {
+      if (job->error != NULL)
+        cli_terminal_print (run->terminal, job->error);
+      return;
+    }
+  g_autofree char *hint
+      = g_strdup_printf ("when it is clear which QEMU shall run %s, say so at both hosts: "
+                         "vmferry resolve %s --owner source|destination",
+                         job->guest, job->id);
+  if (*job->message != '\0')
+    cli_terminal_print (run->terminal, job->message);
+  cli_terminal_print (run->terminal, hint);
+}
+
+/* A job that has ended or needs the operator. */
 static int
 report_end (const Run *run, CliFollow *follow)
 {
   const CliJob *job = cli_follow_get_job (follow);
   g_autofree char *report = cli_report_result (job, cli_follow_get_host (follow));
-  if (cli_job_needs_operator (job) && *job->message != '\0')
-    cli_terminal_print (run->terminal, job->message);
-  else if (job->error != NULL)
-    cli_terminal_print (run->terminal, job->error);
+  print_reason (run, job);
   if (run->options->json)
     print_json_result (run, cli_follow_get_object (follow), NULL);
   else

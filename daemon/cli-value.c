@@ -86,16 +86,6 @@ cli_value_check_text (const char *what, const char *text, GError **error)
   return TRUE;
 }
 
-gboolean
-cli_value_check_job (const char *text, GError **error)
-{
-  gsize len = strlen (text);
-  if (len > 0 && len <= 36 && strspn (text, "0123456789abcdef-") == len)
-    return TRUE;
-  return fail_usage (error, "%s is no job: the UUID that 'vmferry jobs' shows, or its beginning",
-                     len > 0 ? text : "''");
-}
-
 /* Splits off everything up to the next single comma, with double ones undone. */
 static char *
 take_field (const char **text)

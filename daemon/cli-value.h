@@ -24,8 +24,6 @@ gboolean cli_value_parse_number (const char *option, const char *text, const cha
                                  GError **error);
 /* UTF-8 without control characters, 1 to 4095 bytes. */
 gboolean cli_value_check_text (const char *what, const char *text, GError **error);
-/* A job's UUID or the beginning of one. */
-gboolean cli_value_check_job (const char *text, GError **error);
 
 /* --disk NAME=/path[,format=F][,prealloc=off|falloc] */
 typedef struct

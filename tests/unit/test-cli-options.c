@@ -164,9 +164,7 @@ test_jobs (void **state)
   g_autoptr (CliOptions) resolve = PARSE ("resolve", "8c0f", "--owner", "source");
   assert_string_equal (resolve->owner, "source");
   CHECK_USAGE ("an argument is missing: JOB (see 'vmferry cancel --help')", "cancel");
-  CHECK_USAGE ("vm1 is no job: the UUID that 'vmferry jobs' shows, or its beginning "
-               "(see 'vmferry status --help')",
-               "status", "vm1");
+  CHECK_USAGE ("JOB is empty (see 'vmferry status --help')", "status", "");
   CHECK_USAGE ("--owner is needed: source or destination (see 'vmferry resolve --help')", "resolve",
                "8c0f");
   CHECK_USAGE ("--owner is either source or destination (see 'vmferry resolve --help')", "resolve",

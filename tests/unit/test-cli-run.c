@@ -210,6 +210,7 @@ test_needs_operator (void **state)
   g_auto (Result) result = RUN (script_operator, MIGRATE);
   assert_int_equal (result.status, 3);
   assert_has (result.out, "vmferry resolve");
+  assert_has (result.err, "vmferry resolve " UUID " --owner source|destination\n");
 }
 
 static void
