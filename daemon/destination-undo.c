@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/destination-private.h"
+
+#define QUIT_TIMEOUT_MS 10000
+
+/* A QEMU that was told to listen can't be told to stop listening, and one that holds half a guest
+ * is of no use: it is quit.  Never a QEMU whose guest runs. */
+static void
+retire_vm (DestinationJob *job)
+{
+  QmpExecutor *qmp;
+  gboolean running = TRUE;
+
+  if (!job->vm)
+    return;
+  if (!job->listening)
+    {
+      destination_clean_vm (job);
+      return;
+    }
+  qmp = vm_get_executor (job->vm);
+  if (qmp_query_status (qmp, NULL, NULL, &running, NULL) && !running)
+    {
+      qmp_quit (qmp, NULL, NULL);
+      if (!vm_wait_exit (job->vm, QUIT_TIMEOUT_MS))
+        job_notice (&job->base, TRUE, "the QEMU at %s was told to quit and is still there",
+                    job->base.qmp_path);
+    }
+  g_clear_pointer (&job->vm, vm_free);
+}
+
+static gboolean
+discard_images (DestinationJob *job, GError **error)
+{
+  gboolean ok = TRUE;
+
+  for (guint i = 0; i < job->disks->len; i++)
+    {
+      DestinationDisk *disk = destination_disk (job, i);
+      if (disk->image && !image_discard (disk->image, ok ? error : NULL))
+        ok = FALSE;
+    }
+  return ok;
+}
+
+/* After a restart the images are known by their journal records only. */
+static gboolean
+discard_recorded_images (DestinationJob *job, GError **error)
+{
+  GPtrArray *records = job->base.records;
+  gboolean ok = TRUE;
+
+  for (guint i = 0; records && i < records->len; i++)
+    {
+      JsonObject *record = g_ptr_array_index (records, i);
+      const char *name = "", *path;
+      gboolean created = FALSE;
+      gint64 device, inode;
+
+      json_get_string (record, "record", &name);
+      json_get_bool (record, "created", &created);
+      if (g_str_equal (name, "image") && created && json_get_string (record, "path", &path)
+          && json_get_int (record, "device", &device) && json_get_int (record, "inode", &inode)
+          && !image_discard_path (path, device, inode, ok ? error : NULL))
+        ok = FALSE;
+    }
+  return ok;
+}
+
+JobEvent
+destination_undo (Job *base, GError **error)
+{
+  DestinationJob *job = (DestinationJob *)base;
+  gboolean ok;
+
+  job_set_message (base, "removing what was made");
+  if (job->released && !job_record (base, json_args ("record", "s", "never", NULL), error))
+    return JOB_EVENT_FAILED;
+  retire_vm (job);
+  destination_close_writers (job, NULL);
+  ok = discard_images (job, error);
+  if (!discard_recorded_images (job, ok ? error : NULL))
+    ok = FALSE;
+  job_set_owner (base, JOB_OWNED_BY_SOURCE);
+  if (!ok && error && *error)
+    job_notice (base, TRUE, "not everything could be removed: %s", (*error)->message);
+  return ok ? JOB_EVENT_DONE : JOB_EVENT_FAILED;
+}

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/source-private.h"
+#include "nbd/mirror.h"
+
+#define PERIOD_US (100 * 1000)
+#define MONITOR_TIMEOUT_MS 500
+#define PACE_TIMEOUT_MS 2000
+#define MIN_IN_FLIGHT (256 * 1024)
+/* An honest mirror never has more than MIRROR_MAX_IN_FLIGHT of replies on their way; TLS and the
+ * kernel's own headers come on top. */
+#define MAX_UNSENT (MIRROR_MAX_IN_FLIGHT + MIRROR_MAX_IN_FLIGHT / 2)
+
+typedef struct
+{
+  SourceJob *job;
+  Pace pace;
+  gsize told;     /* the in_flight that the peer knows */
+  guint64 unsent; /* of the last look */
+  gboolean over;  /* it was too much then already */
+} Guard;
+
+static gboolean
+guard_wait (SourceJob *job)
+{
+  gint64 until = g_get_monotonic_time () + PERIOD_US;
+  gboolean stop;
+
+  g_mutex_lock (&job->guard_lock);
+  while (!job->guard_stop && g_cond_wait_until (&job->guard_cond, &job->guard_lock, until))
+    ;
+  stop = job->guard_stop;
+  g_mutex_unlock (&job->guard_lock);
+  return !stop;
+}
+
+/* The guest's block devices freeze in the next drain while QEMU waits for such a peer. */
+static void
+cut_off (SourceJob *job, const char *why)
+{
+  g_autoptr (GError) reason
+      = g_error_new (JOB_ERROR, JOB_ERROR_FAILED,
+                     "%s asked for data and didn't read it (%s): its connections were cut off",
+                     job->base.peer, why);
+
+  listener_close_door (job->listener, NULL);
+  listener_destroy_connections (job->listener, NULL);
+  job_post (&job->base, JOB_EVENT_FAILED, reason);
+}
+
+static gboolean
+monitor_answers (SourceJob *job)
+{
+  QmpExecutor *qmp = vm_get_executor (job->vm);
+  g_autoptr (GError) error = NULL;
+
+  return qmp->klass->call (qmp, "query-status", NULL, -1, deadline_in (MONITOR_TIMEOUT_MS, NULL),
+                           NULL, &error)
+         || !g_error_matches (error, JSON_CLIENT_ERROR, JSON_CLIENT_ERROR_TIMEOUT);
+}
+
+/* FALSE: it was cut off. */
+static gboolean
+watch_connections (Guard *guard)
+{
+  SourceJob *job = guard->job;
+  ListenerStatus status;
+  gboolean answers, over;
+
+  if (!listener_query (job->listener, &status, NULL))
+    return TRUE;
+  over = status.unsent_bytes > (guint64)MAX_UNSENT * MAX (job->disks->len, 1);
+  if (over && guard->over && status.unsent_bytes >= guard->unsent)
+    {
+      cut_off (job, "more than it may have in flight");
+      return FALSE;
+    }
+  answers = monitor_answers (job);
+  if (!answers && status.unsent_bytes > 0 && listener_query (job->listener, &status, NULL)
+      && status.unsent_bytes > 0 && status.unsent_bytes >= guard->unsent && guard->unsent > 0)
+    {
+      cut_off (job, "QEMU's monitor stood still over it");
+      return FALSE;
+    }
+  guard->over = over;
+  guard->unsent = status.unsent_bytes;
+  return TRUE;
+}
+
+static void
+tell_pace (Guard *guard, gsize in_flight)
+{
+  SourceJob *job = guard->job;
+
+  if (in_flight == guard->told)
+    return;
+  g_mutex_lock (&job->base.lock);
+  job->base.view.in_flight = in_flight;
+  g_mutex_unlock (&job->base.lock);
+  if (peer_link_call (
+          job->link, "pace",
+          json_args ("job", "s", job->base.uuid, "in-flight", "i", (gint64)in_flight, NULL),
+          deadline_in (PACE_TIMEOUT_MS, NULL), NULL, NULL))
+    guard->told = in_flight;
+}
+
+static void
+follow_guest (Guard *guard)
+{
+  SourceJob *job = guard->job;
+  g_autoptr (GPtrArray) stats = qmp_query_blockstats (vm_get_executor (job->vm), NULL, NULL);
+  guint64 operations = 0, total_ns = 0;
+
+  if (!stats)
+    return;
+  for (guint i = 0; i < stats->len; i++)
+    {
+      const QmpBlockStats *device = g_ptr_array_index (stats, i);
+      operations += device->rd_operations + device->wr_operations + device->flush_operations;
+      total_ns += device->rd_total_time_ns + device->wr_total_time_ns + device->flush_total_time_ns;
+    }
+  tell_pace (guard, pace_update (&guard->pace, operations, total_ns, g_get_monotonic_time ()));
+}
+
+static gpointer
+guard_thread (gpointer data)
+{
+  Guard guard = { .job = data };
+
+  pace_init (&guard.pace, MIN_IN_FLIGHT, MIRROR_MAX_IN_FLIGHT);
+  while (guard_wait (guard.job) && watch_connections (&guard))
+    if (!guard.job->full_speed)
+      follow_guest (&guard);
+  return NULL;
+}
+
+void
+source_start_guard (SourceJob *job)
+{
+  g_assert (!job->guard);
+  job->guard_stop = FALSE;
+  job->guard = g_thread_new ("guard", guard_thread, job);
+}
+
+void
+source_stop_guard (SourceJob *job)
+{
+  if (!job->guard)
+    return;
+  g_mutex_lock (&job->guard_lock);
+  job->guard_stop = TRUE;
+  g_cond_signal (&job->guard_cond);
+  g_mutex_unlock (&job->guard_lock);
+  g_clear_pointer (&job->guard, g_thread_join);
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "daemon/listener.h"
+#include "daemon/pace.h"
+#include "daemon/peer-link.h"
+#include "daemon/source.h"
+#include "daemon/vm.h"
+
+/* Shared by the files of the source's side only. */
+
+/* While the guest stands still nothing else may, for longer. */
+#define SWITCHOVER_TIMEOUT_MS 5000
+
+/* What --disk says of one disk. */
+typedef struct
+{
+  char *disk;     /* node name, block backend's name or device id */
+  char *path;     /* NULL: as at the source */
+  char *format;   /* NULL: as at the source */
+  char *prealloc; /* "off", "falloc" */
+  gboolean matched;
+} SourceWish;
+
+typedef struct
+{
+  char *name; /* what people call it: node name where it has one, else its device's id */
+  char *qdev; /* of query-block: id, or QOM path */
+  char *node; /* that the guest writes to, and that carries our bitmaps */
+  char *file; /* at the source; NULL where it is no plain file */
+  char *path, *format, *prealloc; /* of the target */
+  guint64 size;                   /* bytes */
+  guint32 granularity;
+} SourceDisk;
+
+typedef struct
+{
+  Job base;
+  /* what was asked for */
+  char *host, *dest_qmp;
+  GPtrArray *wishes; /* SourceWish */
+  gboolean overwrite, full_speed;
+  gint64 timeout_ms, max_downtime_ms;
+  guint64 rate; /* bytes per second, 0: any */
+
+  Vm *vm;
+  gboolean ran; /* the guest was not paused when its memory began to move */
+  PeerLink *link;
+  GPtrArray *disks; /* SourceDisk */
+  guint n_writable; /* devices with a writable medium: none may come or go */
+  Listener *listener;
+  JsonObject *old_parameters; /* of the migration, to be put back */
+
+  guint serial;     /* of the bitmap that records now */
+  gboolean bitmaps; /* there is one that records */
+  gboolean server;  /* QEMU's NBD server is ours and runs */
+  double copy_rate; /* bytes per second, of the last pass that was long enough to tell */
+  guint resumes;    /* RESUME events that had been seen at the release */
+  gboolean fenced;  /* the journal says so */
+
+  GThread *guard;
+  GMutex guard_lock;
+  GCond guard_cond;
+  gboolean guard_stop;
+
+  gint64 rate_us; /* for the rate that is shown: main thread */
+  guint64 rate_bytes;
+} SourceJob;
+
+SourceDisk *source_disk (SourceJob *job, guint i);
+
+/* Names of what is made in QEMU; they tell whose it is after a restart.  Free with g_free. */
+char *source_id (const SourceJob *job, const char *what);
+char *source_bitmap_id (const SourceJob *job, guint serial);
+char *source_export_id (const SourceJob *job, guint disk, guint serial);
+
+/* Actions; see job-table.c. */
+JobEvent source_check (Job *base, GError **error);
+JobEvent source_prepare (Job *base, GError **error);
+JobEvent source_seed (Job *base, GError **error);
+JobEvent source_converge (Job *base, GError **error);
+JobEvent source_cutover (Job *base, GError **error);
+JobEvent source_last_pass (Job *base, GError **error);
+JobEvent source_release (Job *base, GError **error);
+JobEvent source_fence (Job *base, GError **error);
+JobEvent source_start (Job *base, GError **error);
+JobEvent source_finish (Job *base, GError **error);
+JobEvent source_unfence (Job *base, GError **error);
+JobEvent source_undo (Job *base, GError **error);
+JobEvent source_ask (Job *base, GError **error);
+JobEvent source_recover_action (Job *base, GError **error);
+
+/* source-disks.c: finds the disks to move, refuses what can't be moved. */
+gboolean source_find_disks (SourceJob *job, GError **error);
+/* Each disk is still the one that we began with, the guest writes to the node that carries our
+ * recording bitmap.  `ret_dirty` (may be NULL) gets the bytes that are marked there, of each disk.
+ */
+gboolean source_check_disks (SourceJob *job, guint64 *ret_dirty, GError **error);
+
+/* source-link.c */
+gboolean source_open_link (SourceJob *job, Deadline deadline, GError **error);
+/* Asks the destination to start the guest, once.  DONE, NEVER, or UNKNOWN with an error. */
+JobEvent source_tell_start (SourceJob *job, GError **error);
+
+/* source-copy.c: one pass.  `last`: the guest stands still. */
+gboolean source_run_pass (SourceJob *job, gboolean last, guint64 *ret_bytes, GError **error);
+
+/* source-guard.c: a thread that watches the guest's latency and the peer's connections. */
+void source_start_guard (SourceJob *job);
+void source_stop_guard (SourceJob *job);
+
+/* source-undo.c: steps that the finish needs too; they take whatever state things are in. */
+void source_stop_server (SourceJob *job, GError **error);

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/vm.h"
+#include "qmp/qmp-socket.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* How long a cancelled wait may go on. */
+#define WAIT_SLICE_US (20 * 1000)
+
+struct Vm
+{
+  QmpExecutor *executor;
+  pid_t pid;
+  int pidfd; /* -1 where the process can't be had */
+
+  GMutex lock;
+  GCond cond;
+  VmLostFunc on_lost;
+  gpointer data;
+  VmEvents events;
+};
+
+static void
+vm_on_event (const char *event, JsonObject *data, gpointer user_data)
+{
+  Vm *vm = user_data;
+  VmEvents *events = &vm->events;
+  const char *status = "";
+
+  g_mutex_lock (&vm->lock);
+  events->sequence++;
+  if (g_str_equal (event, "STOP"))
+    {
+      events->stops++;
+      events->stopped_us = g_get_monotonic_time ();
+    }
+  else if (g_str_equal (event, "RESUME"))
+    {
+      events->resumes++;
+      events->resumed_us = g_get_monotonic_time ();
+    }
+  else if (g_str_equal (event, "RESET"))
+    events->resets++;
+  else if (g_str_equal (event, "SHUTDOWN"))
+    events->powered_off = TRUE;
+  else if (g_str_equal (event, "DEVICE_DELETED"))
+    events->unplugged = TRUE;
+  else if (g_str_equal (event, "MIGRATION") && data && json_get_string (data, "status", &status))
+    g_strlcpy (events->migration, status, sizeof events->migration);
+  g_cond_broadcast (&vm->cond);
+  g_mutex_unlock (&vm->lock);
+}
+
+static void
+vm_tell_lost (Vm *vm, VmLostFunc on_lost, gpointer data)
+{
+  g_autoptr (GError) gone
+      = g_error_new (G_IO_ERROR, G_IO_ERROR_CLOSED, "%s: QEMU is gone", vm->executor->name);
+
+  on_lost (gone, data);
+}
+
+static void
+vm_on_closed (const GError *error, gpointer user_data)
+{
+  Vm *vm = user_data;
+  VmLostFunc on_lost;
+  gpointer data;
+
+  g_mutex_lock (&vm->lock);
+  vm->events.closed = TRUE;
+  vm->events.sequence++;
+  on_lost = vm->on_lost;
+  vm->on_lost = NULL;
+  data = vm->data;
+  g_cond_broadcast (&vm->cond);
+  g_mutex_unlock (&vm->lock);
+  if (on_lost)
+    vm_tell_lost (vm, on_lost, data);
+}
+
+void
+vm_set_lost_handler (Vm *vm, VmLostFunc on_lost, gpointer data)
+{
+  gboolean closed;
+
+  g_mutex_lock (&vm->lock);
+  closed = vm->events.closed;
+  vm->on_lost = closed ? NULL : on_lost;
+  vm->data = data;
+  g_mutex_unlock (&vm->lock);
+  if (closed)
+    vm_tell_lost (vm, on_lost, data);
+}
+
+Vm *
+vm_open (const char *path, Deadline deadline, GError **error)
+{
+  g_autoptr (Vm) vm = g_new0 (Vm, 1);
+
+  vm->pidfd = -1;
+  g_mutex_init (&vm->lock);
+  g_cond_init (&vm->cond);
+  vm->executor = qmp_socket_open (path, vm_on_event, vm_on_closed, vm, deadline, error);
+  if (!vm->executor)
+    return NULL;
+  vm->pid = qmp_socket_get_pid (vm->executor);
+  vm->pidfd = syscall (SYS_pidfd_open, vm->pid, 0);
+  return g_steal_pointer (&vm);
+}
+
+void
+vm_free (Vm *vm)
+{
+  if (!vm)
+    return;
+  g_mutex_lock (&vm->lock);
+  vm->on_lost = NULL;
+  g_mutex_unlock (&vm->lock);
+  qmp_executor_free (vm->executor);
+  if (vm->pidfd >= 0)
+    close (vm->pidfd);
+  g_mutex_clear (&vm->lock);
+  g_cond_clear (&vm->cond);
+  g_free (vm);
+}
+
+QmpExecutor *
+vm_get_executor (Vm *vm)
+{
+  return vm->executor;
+}
+
+pid_t
+vm_get_pid (const Vm *vm)
+{
+  return vm->pid;
+}
+
+void
+vm_get_events (Vm *vm, VmEvents *ret_events)
+{
+  g_mutex_lock (&vm->lock);
+  *ret_events = vm->events;
+  g_mutex_unlock (&vm->lock);
+}
+
+void
+vm_wait_event (Vm *vm, const VmEvents *seen, gint64 ms, GCancellable *cancellable,
+               VmEvents *ret_events)
+{
+  gint64 until = g_get_monotonic_time () + ms * 1000;
+  guint sequence = seen->sequence;
+
+  g_mutex_lock (&vm->lock);
+  while (vm->events.sequence == sequence && g_get_monotonic_time () < until
+         && !g_cancellable_is_cancelled (cancellable))
+    g_cond_wait_until (&vm->cond, &vm->lock, MIN (until, g_get_monotonic_time () + WAIT_SLICE_US));
+  *ret_events = vm->events;
+  g_mutex_unlock (&vm->lock);
+}
+
+gboolean
+vm_wait_exit (Vm *vm, gint64 ms)
+{
+  struct pollfd pollfd = { .fd = vm->pidfd, .events = POLLIN };
+  int n;
+
+  if (vm->pidfd < 0)
+    return FALSE;
+  do
+    n = poll (&pollfd, 1, ms);
+  while (n < 0 && errno == EINTR);
+  return n > 0;
+}
