@@ -213,12 +213,12 @@ render_head (const CliJob *job, guint columns)
   GString *line = g_string_new (NULL);
   g_string_append_printf (line, "%s %s %s: %s, %s", job->guest, incoming ? "<-" : "->", job->peer,
                           phase, elapsed);
-  if (job->rate > 0)
+  if (!cli_job_has_ended (job) && job->rate > 0)
     {
       g_autofree char *rate = cli_text_format_rate ((double)job->rate);
       g_string_append_printf (line, ", %s", rate);
     }
-  if (job->left_s >= 0)
+  if (!cli_job_has_ended (job) && job->left_s >= 0)
     {
       g_autofree char *left = cli_text_format_duration (job->left_s);
       g_string_append_printf (line, ", %s left", left);

@@ -82,6 +82,16 @@ test_few_rows (void **state)
   assert_int_equal (g_strv_length (one), 1);
 }
 
+/* What has ended has no rate, and nothing is left of it. */
+static void
+test_ended (void **state)
+{
+  g_autoptr (CliProgress) progress = cli_progress_new ();
+  g_autoptr (CliJob) job = make_job ("done", 2 * GIB, 0, MIB);
+  g_auto (GStrv) lines = cli_progress_render (progress, job, 80, 24);
+  assert_string_equal (lines[0], "vm1 -> hostB: done, 3.2 s");
+}
+
 /* A new pass begins at zero again: that is no negative rate. */
 static void
 test_new_pass (void **state)
@@ -238,11 +248,17 @@ int
 main (void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test (test_bars),     cmocka_unit_test (test_every_width),
-    cmocka_unit_test (test_few_rows), cmocka_unit_test (test_new_pass),
-    cmocka_unit_test (test_phases),   cmocka_unit_test (test_numbers),
-    cmocka_unit_test (test_texts),    cmocka_unit_test (test_redraw_in_place),
-    cmocka_unit_test (test_resize),   cmocka_unit_test (test_not_live),
+    cmocka_unit_test (test_bars),
+    cmocka_unit_test (test_every_width),
+    cmocka_unit_test (test_few_rows),
+    cmocka_unit_test (test_new_pass),
+    cmocka_unit_test (test_ended),
+    cmocka_unit_test (test_phases),
+    cmocka_unit_test (test_numbers),
+    cmocka_unit_test (test_texts),
+    cmocka_unit_test (test_redraw_in_place),
+    cmocka_unit_test (test_resize),
+    cmocka_unit_test (test_not_live),
   };
   return cmocka_run_group_tests (tests, NULL, NULL);
 }
