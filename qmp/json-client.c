@@ -269,17 +269,19 @@ wait_changed (JsonClient *client, Deadline deadline, GError **error)
   return TRUE;
 }
 
-/* The time that an operation had which began at `since`, for people. */
+/* The time that an operation has which begins now, for people: rounded up, because a little of it
+ * has passed since the caller set it. */
 static char *
-format_patience (Deadline deadline, gint64 since)
+format_patience (Deadline deadline)
 {
-  gint64 ms = (MAX (deadline.at - since, 0) + 500) / 1000;
+  gint64 ms = MAX (deadline.at - g_get_monotonic_time (), 0) / 1000 + 1;
+  gint64 tenths = (ms + 99) / 100;
 
   if (ms < 1000)
-    return g_strdup_printf ("%" G_GINT64_FORMAT " ms", ms);
-  if (ms % 1000 == 0)
-    return g_strdup_printf ("%" G_GINT64_FORMAT " s", ms / 1000);
-  return g_strdup_printf ("%.1f s", (double)ms / 1000);
+    return g_strdup_printf ("%" G_GINT64_FORMAT " ms", (ms + 9) / 10 * 10);
+  if (tenths % 10 == 0)
+    return g_strdup_printf ("%" G_GINT64_FORMAT " s", tenths / 10);
+  return g_strdup_printf ("%.1f s", (double)tenths / 10);
 }
 
 /* The words of an error of the connection, without the peer that begins them. */
@@ -320,7 +322,7 @@ set_greeting_error (JsonClient *client, GError *reason, const char *patience, GE
 static gboolean
 wait_greeting (JsonClient *client, Deadline deadline, GError **error)
 {
-  g_autofree char *patience = format_patience (deadline, g_get_monotonic_time ());
+  g_autofree char *patience = format_patience (deadline);
   gulong watch = watch_cancellable (client, deadline);
   GError *reason = NULL;
   gboolean greeted;
@@ -424,7 +426,8 @@ perform_call (JsonClient *client, Call *call, const char *exec, const char *comm
 
   while (in_time && fd >= 0 && client->fd_id != 0 && client->state == STATE_OPEN)
     in_time = wait_changed (client, deadline, error);
-  if (!in_time)
+  /* A time-out that is over already still sends: whoever set it so short wants it tried. */
+  if (!in_time || !deadline_check ((Deadline){ G_MAXINT64, deadline.cancellable }, error))
     return FALSE;
   call->id = ++client->last_id;
   if (client->state == STATE_OPEN && !send_call (client, call, exec, command, args, fd, &unsent)
@@ -464,7 +467,7 @@ json_client_call (JsonClient *client, const char *exec, const char *command, Jso
                   int fd, Deadline deadline, JsonNode **ret_value, GError **error)
 {
   g_autoptr (JsonObject) owned = args;
-  g_autofree char *patience = format_patience (deadline, g_get_monotonic_time ());
+  g_autofree char *patience = format_patience (deadline);
   gulong watch = watch_cancellable (client, deadline);
   GError *reason = NULL;
   Call call = { 0 };

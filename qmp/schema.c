@@ -5,8 +5,9 @@
 
 #include "qmp/json-args.h"
 
-/* A schema that nests arrays or variants in themselves must not run us out of stack. */
+/* A schema that nests arrays or variants in themselves must not run us out of stack, or of time. */
 #define MAX_DETOURS 16
+#define MAX_STEPS 100000
 
 struct QmpSchema
 {
@@ -66,6 +67,13 @@ static const char *const needed[] = {
   "transaction/actions/data/granularity",
 };
 
+/* One search. */
+typedef struct
+{
+  QmpSchema *schema;
+  guint steps;
+} Walk;
+
 QmpSchema *
 qmp_schema_new (JsonArray *entries)
 {
@@ -95,21 +103,21 @@ qmp_schema_free (QmpSchema *schema)
 }
 
 static JsonObject *
-find_type (QmpSchema *schema, JsonObject *referrer, const char *member)
+find_type (Walk *walk, JsonObject *referrer, const char *member)
 {
   const char *name;
 
   if (!json_get_string (referrer, member, &name))
     return NULL;
-  return g_hash_table_lookup (schema->by_name, name);
+  return g_hash_table_lookup (walk->schema->by_name, name);
 }
 
-static gboolean has_path (QmpSchema *schema, JsonObject *type, char **path, guint detours);
+static gboolean has_path (Walk *walk, JsonObject *type, char **path, guint detours);
 
 /* "members" of an object ("name", "type"), of an alternate ("type"), of an enum ("name"); and
  * "variants" of an object ("type"). */
 static gboolean
-has_in_members (QmpSchema *schema, JsonArray *members, char **path, guint detours)
+has_in_members (Walk *walk, JsonArray *members, char **path, guint detours)
 {
   for (guint i = 0; i < json_array_get_length (members); i++)
     {
@@ -120,11 +128,11 @@ has_in_members (QmpSchema *schema, JsonArray *members, char **path, guint detour
         continue;
       if (!json_get_string (member, "name", &name))
         {
-          if (has_path (schema, find_type (schema, member, "type"), path, detours + 1))
+          if (has_path (walk, find_type (walk, member, "type"), path, detours + 1))
             return TRUE;
         }
       else if (strcmp (name, path[0]) == 0
-               && has_path (schema, find_type (schema, member, "type"), path + 1, detours))
+               && has_path (walk, find_type (walk, member, "type"), path + 1, detours))
         return TRUE;
     }
   return FALSE;
@@ -141,19 +149,19 @@ has_in_values (JsonArray *values, char **path)
 
 /* Whether `path` leads on from `type`. */
 static gboolean
-has_path (QmpSchema *schema, JsonObject *type, char **path, guint detours)
+has_path (Walk *walk, JsonObject *type, char **path, guint detours)
 {
   JsonArray *list;
 
   if (path[0] == NULL)
     return TRUE;
-  if (type == NULL || detours > MAX_DETOURS)
+  if (type == NULL || detours > MAX_DETOURS || ++walk->steps > MAX_STEPS)
     return FALSE;
   if (json_object_has_member (type, "element-type"))
-    return has_path (schema, find_type (schema, type, "element-type"), path, detours + 1);
-  if (json_get_array (type, "members", &list) && has_in_members (schema, list, path, detours))
+    return has_path (walk, find_type (walk, type, "element-type"), path, detours + 1);
+  if (json_get_array (type, "members", &list) && has_in_members (walk, list, path, detours))
     return TRUE;
-  if (json_get_array (type, "variants", &list) && has_in_members (schema, list, path, detours))
+  if (json_get_array (type, "variants", &list) && has_in_members (walk, list, path, detours))
     return TRUE;
   return json_get_array (type, "values", &list) && has_in_values (list, path);
 }
@@ -163,12 +171,13 @@ qmp_schema_has (QmpSchema *schema, const char *path)
 {
   g_auto (GStrv) parts = g_strsplit (path, "/", -1);
   JsonObject *command = parts[0] != NULL ? g_hash_table_lookup (schema->by_name, parts[0]) : NULL;
+  Walk walk = { .schema = schema };
   const char *kind;
 
   if (command == NULL || !json_get_string (command, "meta-type", &kind)
       || strcmp (kind, "command") != 0)
     return FALSE;
-  return has_path (schema, find_type (schema, command, "arg-type"), parts + 1, 0);
+  return has_path (&walk, find_type (&walk, command, "arg-type"), parts + 1, 0);
 }
 
 char **

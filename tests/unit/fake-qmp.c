@@ -178,7 +178,9 @@ answer (FakeQmp *fake, const char *command, JsonObject *args)
   if (violation != NULL)
     return fake_qmp_error ("GenericError", violation);
   if (strcmp (command, "qmp_capabilities") == 0)
-    return default_answer (fake, command);
+    return args != NULL && fake->greeting == FAKE_QMP_WITHOUT_OOB
+               ? fake_qmp_error ("GenericError", "Capability 'oob' isn't available")
+               : default_answer (fake, command);
   if (strcmp (command, "query-qmp-schema") == 0)
     return json_node_init_array (json_node_alloc (), fake->schema);
   if (fake->handler != NULL)

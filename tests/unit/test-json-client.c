@@ -153,19 +153,6 @@ call_thread (gpointer data)
 }
 
 static Call *
-call_start (Toy *toy, const char *command)
-{
-  Call *call = g_new0 (Call, 1);
-
-  call->toy = toy;
-  call->command = command;
-  call->timeout_ms = PATIENCE_MS;
-  call->fd = -1;
-  call->thread = g_thread_new (command, call_thread, call);
-  return call;
-}
-
-static Call *
 call_start_with (Toy *toy, const char *command, gint64 timeout_ms, GCancellable *cancellable,
                  int fd)
 {
@@ -180,10 +167,25 @@ call_start_with (Toy *toy, const char *command, gint64 timeout_ms, GCancellable 
   return call;
 }
 
+static Call *
+call_start (Toy *toy, const char *command)
+{
+  return call_start_with (toy, command, PATIENCE_MS, NULL, -1);
+}
+
+/* "*" in `expected` stands for a number, which a busy machine may change. */
+static void
+assert_line (const char *line, const char *expected)
+{
+  if (!g_pattern_match_simple (expected, line))
+    fail_msg ("\"%s\" instead of \"%s\"", line, expected);
+}
+
 static void
 call_finish (Call *call, const char *value, int code, const char *error)
 {
-  g_thread_join (call->thread);
+  if (call->thread != NULL)
+    g_thread_join (call->thread);
   if (value != NULL)
     {
       g_autofree char *text = NULL;
@@ -197,7 +199,7 @@ call_finish (Call *call, const char *value, int code, const char *error)
   else
     {
       assert_null (call->value);
-      assert_string_equal (call->error->message, error);
+      assert_line (call->error->message, error);
       assert_int_equal (call->error->code, code);
     }
   g_clear_error (&call->error);
@@ -280,7 +282,7 @@ test_error_reply (void **state)
          "\"error\": {\"class\": \"GenericError\", \"desc\": \"No\\nway, \\u001b[1m\\\"x\\\"\"}");
   g_thread_join (call->thread);
   assert_string_equal (json_client_error_class (call->error), "GenericError");
-  call->thread = g_thread_new ("nothing", (GThreadFunc)g_thread_self, NULL);
+  call->thread = NULL;
   call_finish (call, NULL, JSON_CLIENT_ERROR_REPLY, "hostB: ask: No\\nway, \\u001b[1m\"x\"");
 
   call = call_start (toy, "longwinded");
@@ -308,7 +310,7 @@ test_timeout (void **state)
   Call *call = call_start_with (toy, "slow", 60, NULL, -1);
   g_autoptr (JsonObject) first = hear (toy, NULL), second = NULL;
 
-  call_finish (call, NULL, JSON_CLIENT_ERROR_TIMEOUT, "hostB: slow: no answer within 60 ms");
+  call_finish (call, NULL, JSON_CLIENT_ERROR_TIMEOUT, "hostB: slow: no answer within * ms");
   reply (toy, id_of (first), "\"return\": \"late\"");
   reply (toy, 4711, "\"return\": \"never asked\"");
   call = call_start (toy, "quick");
@@ -425,7 +427,7 @@ test_descriptors_take_turns (void **state)
 
   assert_true (fd > 2);
   close (fd);
-  call_finish (first, NULL, JSON_CLIENT_ERROR_TIMEOUT, "hostB: getfd1: no answer within 50 ms");
+  call_finish (first, NULL, JSON_CLIENT_ERROR_TIMEOUT, "hostB: getfd1: no answer within * ms");
   second = call_start_with (toy, "getfd2", PATIENCE_MS, NULL, 0);
   third = call_start (toy, "plain");
   three = hear (toy, &fd);
@@ -452,7 +454,7 @@ check_greeting (const char *bytes, gboolean end, gint64 timeout_ms, int code, co
     shutdown (fds[1], SHUT_WR);
   assert_null (json_client_new (channel_new_fd (fds[0], "hostB"), &limits, "toy", NULL, NULL, NULL,
                                 deadline_in (timeout_ms, NULL), &error));
-  assert_string_equal (error->message, expected);
+  assert_line (error->message, expected);
   assert_true (g_error_matches (error, JSON_CLIENT_ERROR, code));
   close (fds[1]);
 }
@@ -460,8 +462,8 @@ check_greeting (const char *bytes, gboolean end, gint64 timeout_ms, int code, co
 static void
 test_greetings (void **state)
 {
-  check_greeting ("", FALSE, 40, JSON_CLIENT_ERROR_BUSY, "hostB: no greeting within 40 ms");
-  check_greeting ("{\"toy\"", FALSE, 40, JSON_CLIENT_ERROR_BUSY, "hostB: no greeting within 40 ms");
+  check_greeting ("", FALSE, 40, JSON_CLIENT_ERROR_BUSY, "hostB: no greeting within * ms");
+  check_greeting ("{\"toy\"", FALSE, 40, JSON_CLIENT_ERROR_BUSY, "hostB: no greeting within * ms");
   check_greeting ("", TRUE, PATIENCE_MS, JSON_CLIENT_ERROR_GREETING,
                   "hostB: closed the connection instead of greeting with \"toy\"");
   check_greeting ("SSH-2.0\n", FALSE, PATIENCE_MS, JSON_CLIENT_ERROR_GREETING,
