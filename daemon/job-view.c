@@ -98,10 +98,10 @@ job_describe_disks (const JobView *view, gint64 *ret_sent, gint64 *ret_zero)
       *ret_sent += disk->read;
       *ret_zero += disk->zero;
       json_array_add_object_element (
-          disks,
-          json_args ("disk", "s", disk->disk, "target", "s", disk->target, "format", "s",
-                     disk->format, "size", "i", (gint64)disk->size, "todo", "i", (gint64)disk->todo,
-                     "done", "i", (gint64)disk->done, "pass", "i", (gint64)disk->pass, NULL));
+          disks, json_args ("disk", "s", disk->disk, "source", "s", disk->source, "target", "s",
+                            disk->target, "format", "s", disk->format, "size", "i",
+                            (gint64)disk->size, "todo", "i", (gint64)disk->todo, "done", "i",
+                            (gint64)disk->done, "pass", "i", (gint64)disk->pass, NULL));
     }
   return disks;
 }

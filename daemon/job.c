@@ -41,6 +41,7 @@ job_view_clear (JobView *view)
     {
       JobDisk *disk = &g_array_index (view->disks, JobDisk, i);
       g_free (disk->disk);
+      g_free (disk->source);
       g_free (disk->target);
       g_free (disk->format);
     }

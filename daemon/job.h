@@ -43,6 +43,7 @@ typedef enum
 typedef struct
 {
   char *disk, *target, *format;
+  char *source; /* the file or device it has at the source; NULL at the destination */
   guint64 size, todo, done; /* bytes; of the pass that runs */
   guint64 read, zero;       /* bytes; of all passes */
   guint pass;               /* 0: seeding */

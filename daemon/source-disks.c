@@ -104,6 +104,7 @@ add_disk (SourceJob *job, const QmpBlockDevice *device, GError **error)
     wish->matched = TRUE;
 
   shown.disk = g_strdup (disk->name);
+  shown.source = g_strdup (disk->file);
   shown.target = g_strdup (disk->path);
   shown.format = g_strdup (disk->format);
   shown.size = disk->size;
