@@ -212,6 +212,7 @@ channel_free (Channel *channel)
 {
   if (channel == NULL)
     return;
-  g_autofree char *peer = channel->peer;
+  char *peer = channel->peer;
   channel->klass->free (channel);
+  g_free (peer);
 }
