@@ -15,7 +15,8 @@ static const Help helps[] = {
   { "migrate", "GUEST HOST", "move a running guest to HOST, with its disks",
     "Moves the running guest GUEST with its disks to HOST, a [peer] of vmferryd.conf(5) or its "
     "address, and\nfollows the job to its end.  Ctrl-C cancels while that is still possible; the "
-    "guest then goes on here.\nDisks are named by their QEMU node names." },
+    "guest then goes on here.\nDisks are named by their QEMU node names, or the ids of their "
+    "devices." },
   { "jobs", "", "list the jobs that this host's agent knows",
     "Lists the jobs that this host's agent knows, the oldest first." },
   { "status", "[JOB]", "show one job, or all, in detail",
