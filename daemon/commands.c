@@ -27,7 +27,6 @@ gboolean
 commands_check_args (JsonObject *args, const char *spec, GError **error)
 {
   g_auto (GStrv) words = g_strsplit (spec, " ", -1);
-  g_autoptr (GList) members = NULL;
   guint known = 0;
 
   for (guint i = 0; words[i] && *words[i]; i++)
