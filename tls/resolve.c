@@ -25,7 +25,6 @@ resolve_numeric (const char *host, guint16 port)
 typedef struct
 {
   GList *addresses; /* of GInetAddress */
-  GError *error;
   gboolean done;
 } Lookup;
 
@@ -34,8 +33,7 @@ lookup_done (GObject *source, GAsyncResult *result, gpointer data)
 {
   Lookup *lookup = data;
 
-  lookup->addresses
-      = g_resolver_lookup_by_name_finish (G_RESOLVER (source), result, &lookup->error);
+  lookup->addresses = g_resolver_lookup_by_name_finish (G_RESOLVER (source), result, NULL);
   lookup->done = TRUE;
 }
 
@@ -88,7 +86,6 @@ resolve_name (const char *host, guint16 port, Deadline deadline, GError **error)
   Lookup lookup = { 0 };
 
   lookup_run (&lookup, host, deadline);
-  g_autoptr (GError) lookup_error = lookup.error;
   if (lookup.addresses == NULL)
     {
       if (!deadline_check (deadline, error))
