@@ -134,8 +134,14 @@ describe_passes (GPtrArray *passes)
   for (guint i = 0; i < passes->len; i++)
     {
       const DiskPass *pass = g_ptr_array_index (passes, i);
-      json_array_add_object_element (disks, json_args ("disk", "s", pass->disk->name, "bytes", "i",
-                                                       (gint64)pass->bytes, NULL));
+      MirrorProgress progress;
+
+      mirror_get_progress (pass->disk->mirror, &progress);
+      json_array_add_object_element (
+          disks,
+          json_args ("disk", "s", pass->disk->name, "bytes", "i", (gint64)pass->bytes, "todo", "i",
+                     (gint64)progress.todo, "done", "i", (gint64)progress.done, "read", "i",
+                     (gint64)progress.read_bytes, "zero", "i", (gint64)progress.zero_bytes, NULL));
     }
   json_node_init (node, JSON_NODE_OBJECT);
   json_node_take_object (node, json_args ("disks", "a", disks, NULL));

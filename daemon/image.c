@@ -168,7 +168,7 @@ check_raw_empty (Image *image, const ImageSpec *spec, GError **error)
 
   if ((guint64)image->st.st_size == spec->size)
     {
-      if (lseek (image->fd, 0, SEEK_DATA) >= 0 || errno != ENXIO)
+      if (!nbd_target_file_is_zero (image->fd))
         return fail_used (image, "has data", error);
       return TRUE;
     }

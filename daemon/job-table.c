@@ -168,22 +168,9 @@ job_state_is_final (JobState state)
 }
 
 gboolean
-job_state_is_released (JobRole role, JobState state)
+job_state_is_pass (JobState state)
 {
-  switch (state)
-    {
-    case JOB_RELEASING:
-    case JOB_RELEASED:
-    case JOB_FENCING:
-    case JOB_STARTING:
-    case JOB_FINISHING:
-    case JOB_OWNER:
-    case JOB_NEEDS_OPERATOR:
-    case JOB_DONE:
-      return TRUE;
-    default:
-      return FALSE;
-    }
+  return state == JOB_COPYING || state == JOB_CATCHING_UP;
 }
 
 const char *

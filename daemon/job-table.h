@@ -114,9 +114,8 @@ typedef struct
 JobStep job_table_step (JobRole role, JobState state, JobEvent event);
 
 gboolean job_state_is_final (JobState state);
-/* From here on only the destination can have the guest, or nobody knows: a job that ends before is
- * ended by undoing it. */
-gboolean job_state_is_released (JobRole role, JobState state);
+/* One of the many states of a destination that come and go with each pass. */
+gboolean job_state_is_pass (JobState state);
 /* As the protocol and people spell it: "seeding", "needs-operator". */
 const char *job_state_to_string (JobState state);
 const char *job_event_to_string (JobEvent event);

@@ -210,8 +210,8 @@ job_step (Job *job, JobStep step)
 {
   if (step.action == JOB_ACTION_IGNORE)
     return;
-  g_message ("job %.8s (%s): %s -> %s", job->uuid, job->guest, job_state_to_string (job->state),
-             job_state_to_string (step.state));
+  if (!job_state_is_pass (job->state) && !job_state_is_pass (step.state))
+    g_message ("job %.8s (%s): %s", job->uuid, job->guest, job_state_to_string (step.state));
   g_mutex_lock (&job->lock);
   job->state = step.state;
   job->view_changed = TRUE;

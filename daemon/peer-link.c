@@ -22,6 +22,7 @@ struct PeerLink
   int fd; /* a duplicate of the client's, which closes its own when it likes; -1 */
   gint64 timeout_ms;
   GThread *pinger;
+  GCancellable *stop; /* ends the ping that is under way */
   GMutex lock;
   GCond cond;
   gboolean closing;
@@ -107,7 +108,7 @@ link_ping_thread (gpointer data)
 
       g_mutex_unlock (&link->lock);
       alive = json_client_call (link->client, "execute", "ping", NULL, -1,
-                                deadline_in (timeout_ms, NULL), NULL, NULL);
+                                deadline_in (timeout_ms, link->stop), NULL, NULL);
       g_mutex_lock (&link->lock);
       if (!alive)
         break;
@@ -115,7 +116,8 @@ link_ping_thread (gpointer data)
         g_cond_wait_until (&link->cond, &link->lock, g_get_monotonic_time () + PING_MS * 1000);
     }
   /* The pump notices, completes every call and tells us by link_on_closed (). */
-  shutdown (link->fd, SHUT_RDWR);
+  if (!link->closing)
+    shutdown (link->fd, SHUT_RDWR);
   g_mutex_unlock (&link->lock);
   return NULL;
 }
@@ -128,8 +130,8 @@ peer_link_free (PeerLink *link)
   g_mutex_lock (&link->lock);
   link->closing = TRUE;
   g_cond_signal (&link->cond);
-  shutdown (link->fd, SHUT_RDWR);
   g_mutex_unlock (&link->lock);
+  g_cancellable_cancel (link->stop);
   if (link->pinger)
     g_thread_join (link->pinger);
   json_client_free (link->client);
@@ -139,6 +141,7 @@ peer_link_free (PeerLink *link)
   g_free (link->local_address);
   g_free (link->remote_address);
   g_free (link->client_dn);
+  g_object_unref (link->stop);
   g_mutex_clear (&link->lock);
   g_cond_clear (&link->cond);
   g_free (link);
@@ -268,6 +271,7 @@ peer_link_open (const PeerLinkSetup *setup, const char *host, const PeerLinkHand
   link->user_data = user_data;
   link->timeout_ms = 30 * 1000;
   link->fd = -1;
+  link->stop = g_cancellable_new ();
   /* Until it is open, its end is an error of the caller's and no loss. */
   link->closing = TRUE;
   channel = link_connect (link, setup, host, deadline, error);

@@ -59,7 +59,7 @@ del_exports (SourceJob *job, GPtrArray *exports, GError **error)
 }
 
 static guint64
-sum_bytes (JsonNode *answer)
+take_answer (SourceJob *job, JsonNode *answer)
 {
   JsonArray *disks;
   guint64 bytes = 0;
@@ -67,6 +67,7 @@ sum_bytes (JsonNode *answer)
   if (!JSON_NODE_HOLDS_OBJECT (answer)
       || !json_get_array (json_node_get_object (answer), "disks", &disks))
     return 0;
+  source_show_disks (job, disks);
   for (guint i = 0; i < json_array_get_length (disks); i++)
     {
       JsonObject *disk = json_array_get_object_or_null (disks, i);
@@ -101,7 +102,7 @@ copy_exports (SourceJob *job, const char *bitmap, GPtrArray *exports, gboolean l
                                   "disks", "a", disks, NULL),
                        deadline, &answer, error))
     return FALSE;
-  *ret_bytes = sum_bytes (answer);
+  *ret_bytes = take_answer (job, answer);
   return TRUE;
 }
 

@@ -156,7 +156,17 @@ give_ram_more_time (SourceJob *job, Stream *stream, GError **error)
       job_cancellable (&job->base), error);
 }
 
-/* FALSE without error: it goes on. */
+void
+source_show_ram (SourceJob *job, const QmpMigration *migration)
+{
+  g_mutex_lock (&job->base.lock);
+  job->base.view.ram_total = MAX (migration->ram_total, 0);
+  job->base.view.ram_sent = MAX (migration->ram_transferred, 0);
+  job->base.view.ram_left = MAX (migration->ram_remaining, 0);
+  job->base.view_changed = TRUE;
+  g_mutex_unlock (&job->base.lock);
+}
+
 static gboolean
 look_at_stream (SourceJob *job, Stream *stream, gboolean *ret_switchover, GError **error)
 {
@@ -166,13 +176,7 @@ look_at_stream (SourceJob *job, Stream *stream, gboolean *ret_switchover, GError
 
   if (!migration)
     return FALSE;
-  g_mutex_lock (&job->base.lock);
-  job->base.view.ram_total = MAX (migration->ram_total, 0);
-  job->base.view.ram_sent = MAX (migration->ram_transferred, 0);
-  job->base.view.ram_left = MAX (migration->ram_remaining, 0);
-  job->base.view_changed = TRUE;
-  g_mutex_unlock (&job->base.lock);
-
+  source_show_ram (job, migration);
   *ret_switchover = g_str_equal (migration->status, "pre-switchover");
   if (g_str_equal (migration->status, "failed") || g_str_equal (migration->status, "cancelled")
       || g_str_equal (migration->status, "cancelling"))

@@ -35,7 +35,10 @@ look_at_outcome (SourceJob *job, const VmEvents *events)
   if (running)
     return OUTCOME_BACK;
   if (g_str_equal (migration->status, "completed") && g_str_equal (status, "postmigrate"))
-    return OUTCOME_COMPLETED;
+    {
+      source_show_ram (job, migration);
+      return OUTCOME_COMPLETED;
+    }
   if (g_str_equal (migration->status, "failed") || g_str_equal (migration->status, "cancelled"))
     return OUTCOME_BACK;
   return OUTCOME_OPEN;

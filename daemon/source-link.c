@@ -29,19 +29,25 @@ show_disk (JobView *view, JsonObject *object)
   disk->zero = MAX (zero, 0);
 }
 
-static void
-link_on_event (const char *event, JsonObject *data, gpointer user_data)
+void
+source_show_disks (SourceJob *job, JsonArray *disks)
 {
-  Job *base = user_data;
-  JsonArray *disks;
+  Job *base = &job->base;
 
-  if (!g_str_equal (event, "COPY_PROGRESS") || !data || !json_get_array (data, "disks", &disks))
-    return;
   g_mutex_lock (&base->lock);
   for (guint i = 0; i < json_array_get_length (disks); i++)
     show_disk (&base->view, json_array_get_object_or_null (disks, i));
   base->view_changed = TRUE;
   g_mutex_unlock (&base->lock);
+}
+
+static void
+link_on_event (const char *event, JsonObject *data, gpointer user_data)
+{
+  JsonArray *disks;
+
+  if (g_str_equal (event, "COPY_PROGRESS") && data && json_get_array (data, "disks", &disks))
+    source_show_disks (user_data, disks);
 }
 
 static void

@@ -99,8 +99,13 @@ gboolean source_check_disks (SourceJob *job, guint64 *ret_dirty, GError **error)
 
 /* source-link.c */
 gboolean source_open_link (SourceJob *job, Deadline deadline, GError **error);
+/* What COPY_PROGRESS and the answer to `copy` tell of each disk; from any thread. */
+void source_show_disks (SourceJob *job, JsonArray *disks);
 /* Asks the destination to start the guest, once.  DONE, NEVER, or UNKNOWN with an error. */
 JobEvent source_tell_start (SourceJob *job, GError **error);
+
+/* source-cutover.c: brings the view of the memory up to date. */
+void source_show_ram (SourceJob *job, const QmpMigration *migration);
 
 /* source-copy.c: one pass.  `last`: the guest stands still. */
 gboolean source_run_pass (SourceJob *job, gboolean last, guint64 *ret_bytes, GError **error);
