@@ -30,7 +30,6 @@ typedef struct
 {
   const char *name;
   guint64 done, todo;
-  guint64 shown; /* bytes to show as done: RAM is sent more than once */
   double rate;
 } Row;
 
@@ -100,14 +99,12 @@ collect_rows (const CliProgress *progress, const CliJob *job)
   for (guint i = 0; i < job->disks->len; i++)
     {
       const CliJobDisk *disk = g_ptr_array_index (job->disks, i);
-      Row row
-          = { disk->name, disk->done, disk->todo, disk->done, disk_rate (progress, disk->name) };
+      Row row = { disk->name, disk->done, disk->todo, disk_rate (progress, disk->name) };
       g_array_append_val (rows, row);
     }
   if (job->ram_total > 0)
     {
-      Row row = { "RAM", job->ram_total - job->ram_left, job->ram_total, job->ram_sent,
-                  progress->ram.rate };
+      Row row = { "RAM", job->ram_total - job->ram_left, job->ram_total, progress->ram.rate };
       /* Before the first byte QEMU may say that nothing is left. */
       if (job->ram_sent == 0)
         row.done = 0;
@@ -148,7 +145,7 @@ format_left (const Row *row)
 static char *
 format_numbers (const Row *row)
 {
-  g_autofree char *done = cli_text_format_bytes (row->shown);
+  g_autofree char *done = cli_text_format_bytes (row->done);
   g_autofree char *todo = cli_text_format_bytes (row->todo);
   g_autofree char *rate = row->rate >= 1 ? cli_text_format_rate (row->rate) : g_strdup ("");
   g_autofree char *left = format_left (row);

@@ -52,7 +52,7 @@ test_bars (void **state)
   assert_string_equal (lines[2], "  a\\u001b[2Jb [                              ]   -    "
                                  "          0 B of 0 B");
   assert_string_equal (lines[3], "  RAM         [===============>              ]  50 %  "
-                                 "  100 MiB of 384 MiB  25.0 MiB/s    7.7 s left");
+                                 "  192 MiB of 384 MiB  25.0 MiB/s    7.7 s left");
 }
 
 static void
