@@ -37,6 +37,7 @@ struct NbdClient
   Channel *channel;
   NbdExport export;
   char *name;
+  char *export_name; /* escaped */
   gboolean quickack;
 
   NbdPending *slots[NBD_CLIENT_MAX_REQUESTS]; /* cookie % N is the slot */
@@ -53,6 +54,7 @@ struct NbdClient
   guint8 in[IN_SIZE];
   gsize in_start;
   gsize in_end;
+  gboolean drained; /* `in` holds no whole message, and the channel has nothing now */
   ClientState state;
   WireReply reply;
   NbdPending *current; /* whose reply is being received */
@@ -75,11 +77,11 @@ NbdClient *
 nbd_client_new (Channel *channel, const NbdExport *export, const char *name)
 {
   NbdClient *client = g_new0 (NbdClient, 1);
-  g_autofree char *escaped = nbd_text_escape (name, strlen (name));
-
   client->channel = channel;
   client->export = *export;
-  client->name = g_strdup_printf ("%s, export \"%s\"", channel_get_peer (channel), escaped);
+  client->export_name = nbd_text_escape (name, strlen (name));
+  client->name
+      = g_strdup_printf ("%s, export \"%s\"", channel_get_peer (channel), client->export_name);
   client->quickack = TRUE;
   client->out = g_byte_array_new ();
   g_queue_init (&client->unsent);
@@ -112,6 +114,7 @@ nbd_client_free (NbdClient *client)
   g_byte_array_unref (client->out);
   channel_free (client->channel);
   g_free (client->name);
+  g_free (client->export_name);
   g_free (client);
 }
 
@@ -167,6 +170,14 @@ nbd_client_pop (NbdClient *client)
 }
 
 /* Sending */
+
+/* What the channel says names the server alone. */
+static gboolean
+client_lost (NbdClient *client, GError **error)
+{
+  g_prefix_error (error, "export \"%s\" of ", client->export_name);
+  return FALSE;
+}
 
 static void
 client_put_header (NbdClient *client, NbdPending *pending)
@@ -248,7 +259,7 @@ client_send (NbdClient *client, GError **error)
         case CHANNEL_AGAIN:
           return TRUE;
         default:
-          return FALSE;
+          return client_lost (client, error);
         }
     }
   return TRUE;
@@ -491,6 +502,7 @@ client_receive_some (NbdClient *client, GError **error)
 static gboolean
 client_receive (NbdClient *client, GError **error)
 {
+  client->drained = FALSE;
   while (g_queue_is_empty (&client->done))
     {
       Step step = client_step (client, error);
@@ -507,6 +519,7 @@ client_receive (NbdClient *client, GError **error)
         case CHANNEL_OK:
           break;
         case CHANNEL_AGAIN:
+          client->drained = TRUE;
           return TRUE;
         case CHANNEL_EOF:
           g_set_error (error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED,
@@ -514,7 +527,7 @@ client_receive (NbdClient *client, GError **error)
                        client->name, client->n_outstanding);
           return FALSE;
         case CHANNEL_FAILED:
-          return FALSE;
+          return client_lost (client, error);
         }
     }
   return TRUE;
@@ -546,7 +559,7 @@ nbd_client_wait (NbdClient *client, gint64 until, GCancellable *cancellable, GEr
   g_autoptr (GError) failure = NULL;
   short events = POLLIN;
 
-  if (!g_queue_is_empty (&client->done) || channel_pending (client->channel) > 0)
+  if (!client->drained || channel_pending (client->channel) > 0)
     return TRUE;
   if (client_has_output (client))
     events |= POLLOUT;

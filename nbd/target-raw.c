@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "nbd/image-lock.h"
 #include "nbd/target.h"
+#include "nbd/zero-scan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -218,6 +219,30 @@ raw_free (NbdTarget *target)
 static const NbdTargetClass raw_class
     = { .write = raw_write, .zero = raw_zero, .flush = raw_flush, .free = raw_free };
 
+#define LITTLE_DATA (64 * 1024)
+
+gboolean
+nbd_target_file_is_zero (int fd)
+{
+  g_autofree guint8 *buf = g_malloc (LITTLE_DATA);
+  gsize seen = 0;
+  off_t begin = 0, end = 0;
+
+  while ((begin = lseek (fd, end, SEEK_DATA)) >= 0)
+    {
+      gssize n;
+
+      end = lseek (fd, begin, SEEK_HOLE);
+      if (end < 0 || (gsize)(end - begin) > LITTLE_DATA - seen)
+        return FALSE;
+      n = pread (fd, buf, end - begin, begin);
+      if (n != end - begin || !zero_scan_is_zero (buf, n))
+        return FALSE;
+      seen += n;
+    }
+  return errno == ENXIO;
+}
+
 static gboolean
 raw_inspect (RawTarget *raw, GError **error)
 {
@@ -228,7 +253,7 @@ raw_inspect (RawTarget *raw, GError **error)
   if (fstat (raw->fd, &info) == 0 && S_ISREG (info.st_mode))
     {
       target->size = (guint64)info.st_size;
-      target->is_zero = lseek (raw->fd, 0, SEEK_DATA) < 0 && errno == ENXIO;
+      target->is_zero = nbd_target_file_is_zero (raw->fd);
       return TRUE;
     }
   if (S_ISBLK (info.st_mode) && ioctl (raw->fd, BLKGETSIZE64, &bytes) == 0)

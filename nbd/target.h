@@ -11,8 +11,7 @@ typedef struct
 {
   /* The data may still be on its way when this returns (NBD target): an error can come from a
    * later call, at the latest from flush. */
-  gboolean (*write) (NbdTarget *target, const void *buf, gsize len, guint64 offset,
-                     GError **error);
+  gboolean (*write) (NbdTarget *target, const void *buf, gsize len, guint64 offset, GError **error);
   /* Makes the range read as zeroes, as a hole where that is possible. */
   gboolean (*zero) (NbdTarget *target, guint64 offset, guint64 len, GError **error);
   /* Everything written so far is on stable storage when this returns. */
@@ -28,15 +27,19 @@ struct NbdTarget
   gboolean is_zero; /* reads as zeroes until the first write: zero () needs no I/O before it */
 };
 
-/* A raw file or block device that is open for reading and writing; takes over `fd`.  Holds QEMU's image locks
- * for a writer (OFD, docs/devel in QEMU: lock bytes 100 and 200) while it is open: fails with
- * G_IO_ERROR_BUSY where somebody else writes.  `is_zero` for a regular file without allocated data
- * (SEEK_DATA); a block device never is.  The page cache is not flooded (sync_file_range,
+/* A raw file or block device that is open for reading and writing; takes over `fd`.  Holds QEMU's
+ * image locks for a writer (OFD, docs/devel in QEMU: lock bytes 100 and 200) while it is open:
+ * fails with G_IO_ERROR_BUSY where somebody else writes.  `is_zero` as nbd_target_file_is_zero ()
+ * says; a block device never is.  The page cache is not flooded (sync_file_range,
  * POSIX_FADV_DONTNEED). */
 NbdTarget *nbd_target_new_raw (int fd, const char *name, GError **error);
 
-/* A local NBD server on a UNIX socket, qemu-nbd for other formats. `cancellable` (may be NULL) ends any wait on it.
- * Writes are pipelined. `timeout_ms`: without any progress. */
+/* Whether a regular file provably reads as zeroes: nothing is allocated, or little is and that is
+ * zeroes (`qemu-img create` allocates the first block of a raw image). */
+gboolean nbd_target_file_is_zero (int fd);
+
+/* A local NBD server on a UNIX socket, qemu-nbd for other formats. `cancellable` (may be NULL) ends
+ * any wait on it. Writes are pipelined. `timeout_ms`: without any progress. */
 NbdTarget *nbd_target_new_socket (const char *path, const char *export_name, const char *name,
                                   gboolean is_zero, gint64 timeout_ms, GCancellable *cancellable,
                                   GError **error);
