@@ -34,8 +34,8 @@ peer_link_socket_address (int fd, gboolean remote, GError **error)
   struct sockaddr_storage storage;
   socklen_t len = sizeof storage;
   g_autoptr (GSocketAddress) address = NULL;
+  g_autofree char *text = NULL;
   GInetAddress *inet;
-  char *text;
 
   if ((remote ? getpeername (fd, (struct sockaddr *)&storage, &len)
               : getsockname (fd, (struct sockaddr *)&storage, &len))
@@ -49,8 +49,8 @@ peer_link_socket_address (int fd, gboolean remote, GError **error)
   inet = g_inet_socket_address_get_address (G_INET_SOCKET_ADDRESS (address));
   text = g_inet_address_to_string (inet);
   if (g_str_has_prefix (text, "::ffff:") && strchr (text, '.'))
-    memmove (text, text + 7, strlen (text + 7) + 1);
-  return text;
+    return g_strdup (text + strlen ("::ffff:"));
+  return g_steal_pointer (&text);
 }
 
 void
