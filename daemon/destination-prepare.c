@@ -17,13 +17,15 @@ record_begin (DestinationJob *job, GError **error)
 static gboolean
 record_image (DestinationJob *job, const DestinationDisk *disk, GError **error)
 {
-  guint64 device, inode;
+  ImageTrace trace;
 
-  image_get_identity (disk->image, &device, &inode);
+  image_get_trace (disk->image, &trace);
   return job_record (&job->base,
                      json_args ("record", "s", "image", "disk", "s", disk->name, "path", "s",
-                                disk->path, "created", "b", image_was_created (disk->image),
-                                "device", "i", (gint64)device, "inode", "i", (gint64)inode, NULL),
+                                trace.path, "format", "s", trace.format, "size", "i",
+                                (gint64)trace.size, "created", "b", trace.created, "was-empty", "b",
+                                trace.was_empty, "device", "i", (gint64)trace.device, "inode", "i",
+                                (gint64)trace.inode, NULL),
                      error);
 }
 

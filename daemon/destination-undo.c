@@ -43,6 +43,26 @@ discard_images (DestinationJob *job, GError **error)
   return ok;
 }
 
+static gboolean
+parse_trace (JsonObject *record, ImageTrace *ret_trace)
+{
+  const char *name = "";
+  gint64 size = 0, device = 0, inode = 0;
+
+  json_get_string (record, "record", &name);
+  if (!g_str_equal (name, "image") || !json_get_string (record, "path", &ret_trace->path)
+      || !json_get_string (record, "format", &ret_trace->format)
+      || !json_get_int (record, "size", &size) || !json_get_int (record, "device", &device)
+      || !json_get_int (record, "inode", &inode))
+    return FALSE;
+  json_get_bool (record, "created", &ret_trace->created);
+  json_get_bool (record, "was-empty", &ret_trace->was_empty);
+  ret_trace->size = size;
+  ret_trace->device = device;
+  ret_trace->inode = inode;
+  return TRUE;
+}
+
 /* After a restart the images are known by their journal records only. */
 static gboolean
 discard_recorded_images (DestinationJob *job, GError **error)
@@ -52,16 +72,9 @@ discard_recorded_images (DestinationJob *job, GError **error)
 
   for (guint i = 0; records && i < records->len; i++)
     {
-      JsonObject *record = g_ptr_array_index (records, i);
-      const char *name = "", *path;
-      gboolean created = FALSE;
-      gint64 device, inode;
-
-      json_get_string (record, "record", &name);
-      json_get_bool (record, "created", &created);
-      if (g_str_equal (name, "image") && created && json_get_string (record, "path", &path)
-          && json_get_int (record, "device", &device) && json_get_int (record, "inode", &inode)
-          && !image_discard_path (path, device, inode, ok ? error : NULL))
+      ImageTrace trace = { 0 };
+      if (parse_trace (g_ptr_array_index (records, i), &trace)
+          && !image_trace_undo (&trace, ok ? error : NULL))
         ok = FALSE;
     }
   return ok;

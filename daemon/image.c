@@ -25,7 +25,8 @@ struct Image
   Beneath place;
   int fd; /* holds no lock: each writer opens the file anew */
   struct stat st;
-  gboolean created;
+  guint64 size; /* virtual */
+  gboolean created, was_empty;
   gboolean is_zero; /* known to read as zeroes when its first writer was opened */
   NbdTarget *writer;
   QemuNbd *server; /* behind the writer of a format that isn't raw */
@@ -200,9 +201,11 @@ take_over_file (Image *image, const ImageSpec *spec, GError **error)
     return FALSE;
   if (!spec->overwrite)
     {
-      image->is_zero = TRUE;
-      return raw ? check_raw_empty (image, spec, error)
-                 : qemu_img_check_empty (image->fd, image->path, image->format, spec->size, error);
+      image->was_empty
+          = raw ? check_raw_empty (image, spec, error)
+                : qemu_img_check_empty (image->fd, image->path, image->format, spec->size, error);
+      image->is_zero = image->was_empty;
+      return image->was_empty;
     }
   image->is_zero = !raw;
   if (raw && (guint64)image->st.st_size == spec->size)
@@ -279,6 +282,7 @@ image_open (const ConfigPeer *peer, const ImageSpec *spec, GError **error)
     return NULL;
   image->path = g_strdup (spec->path);
   image->format = g_strdup (spec->format);
+  image->size = spec->size;
   good = image->place.parent < 0 || try_create (image, spec, error);
   if (good && image->fd < 0)
     good = take_over (image, spec, error);
@@ -288,12 +292,6 @@ image_open (const ConfigPeer *peer, const ImageSpec *spec, GError **error)
       return NULL;
     }
   return g_steal_pointer (&image);
-}
-
-gboolean
-image_was_created (const Image *image)
-{
-  return image->created;
 }
 
 const char *
@@ -313,6 +311,20 @@ image_get_identity (const Image *image, guint64 *ret_device, guint64 *ret_inode)
 {
   *ret_device = image->st.st_dev;
   *ret_inode = image->st.st_ino;
+}
+
+void
+image_get_trace (const Image *image, ImageTrace *ret_trace)
+{
+  *ret_trace = (ImageTrace){
+    .path = image->path,
+    .format = image->format,
+    .size = image->size,
+    .created = image->created,
+    .was_empty = image->was_empty,
+    .device = image->st.st_dev,
+    .inode = image->st.st_ino,
+  };
 }
 
 static gboolean
@@ -371,52 +383,17 @@ drop_writer (Image *image)
   g_clear_pointer (&image->server, qemu_nbd_free);
 }
 
-/* Removes `name` from the directory if it is the file that we made.  Gone already is fine. */
-static gboolean
-remove_file (int parent, const char *name, const char *path, guint64 device, guint64 inode,
-             GError **error)
-{
-  struct stat st;
-
-  if (fstatat (parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-    return errno == ENOENT || fail_errno (path, "cannot look at it", error);
-  if (!S_ISREG (st.st_mode) || st.st_dev != device || st.st_ino != inode)
-    {
-      g_set_error (error, G_IO_ERROR, G_IO_ERROR_EXISTS,
-                   "%s is not the file that was created here any more: it stays", path);
-      return FALSE;
-    }
-  if (unlinkat (parent, name, 0) < 0 && errno != ENOENT)
-    return fail_errno (path, "cannot remove it", error);
-  return TRUE;
-}
-
 gboolean
 image_discard (Image *image, GError **error)
 {
+  ImageTrace trace;
+
   drop_writer (image);
-  if (!image->created)
-    return TRUE;
-  if (!remove_file (image->place.parent, image->place.name, image->path, image->st.st_dev,
-                    image->st.st_ino, error))
+  image_get_trace (image, &trace);
+  if (!image_trace_undo_at (&trace, image->place.parent, image->place.name, error))
     return FALSE;
-  image->created = FALSE;
+  image->created = image->was_empty = FALSE;
   return TRUE;
-}
-
-gboolean
-image_discard_path (const char *path, guint64 device, guint64 inode, GError **error)
-{
-  g_autofree char *dir = g_path_get_dirname (path);
-  g_autofree char *name = g_path_get_basename (path);
-  int parent = open (dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-  gboolean good;
-
-  if (parent < 0)
-    return errno == ENOENT || fail_errno (path, "cannot open its directory", error);
-  good = remove_file (parent, name, path, device, inode, error);
-  close (parent);
-  return good;
 }
 
 void

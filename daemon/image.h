@@ -2,6 +2,7 @@
 #pragma once
 
 #include "daemon/config.h"
+#include "daemon/image-trace.h"
 #include "nbd/target.h"
 
 /* The target of one disk at the destination: created or taken over, then opened as an NbdTarget. */
@@ -34,11 +35,12 @@ typedef struct
  * mounted. On failure nothing that was created is left.  Blocks, while qemu-img runs. Errors name
  * the path, expected and actual, and what to do. */
 Image *image_open (const ConfigPeer *peer, const ImageSpec *spec, GError **error);
-gboolean image_was_created (const Image *image);
 const char *image_get_path (const Image *image);
 const char *image_get_format (const Image *image);
 /* Device and inode, as stat tells them. */
 void image_get_identity (const Image *image, guint64 *ret_device, guint64 *ret_inode);
+/* For the journal. The strings belong to the image. */
+void image_get_trace (const Image *image, ImageTrace *ret_trace);
 
 /* The writer, one at a time, owned by the image: raw files and devices directly, other formats
  * through a qemu-nbd of our own on a UNIX socket in `runtime_dir`, which dies with the agent.  It
@@ -49,11 +51,9 @@ NbdTarget *image_open_writer (Image *image, const char *runtime_dir, gint64 time
  * also on failure, whose error has qemu-nbd's own words.  Without a writer it does nothing. */
 gboolean image_close_writer (Image *image, GError **error);
 
-/* Removes the file if (and only if) image_open () created it and it still is that very file
- * (device, inode).  Drops the writer first, without a flush. */
+/* Brings the target back to what it was (daemon/image-trace.h), as far as that can be: what was
+ * overwritten stays as the writer left it.  Drops the writer first, without a flush. */
 gboolean image_discard (Image *image, GError **error);
-/* The same after a restart, from what the journal tells. */
-gboolean image_discard_path (const char *path, guint64 device, guint64 inode, GError **error);
 /* Closes without removing. */
 void image_free (Image *image);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (Image, image_free)

@@ -123,6 +123,15 @@ assert_content (const char *format)
     fail_msg ("a %s image holds something else than was written", format);
 }
 
+static gboolean
+was_created (const Image *image)
+{
+  ImageTrace trace;
+
+  image_get_trace (image, &trace);
+  return trace.created;
+}
+
 static void
 check_format (const char *format)
 {
@@ -132,7 +141,7 @@ check_format (const char *format)
 
   if (image == NULL)
     fail_msg ("%s: %s", format, error->message);
-  assert_true (image_was_created (image));
+  assert_true (was_created (image));
   assert_int_equal (stat (path, &st), 0);
   assert_int_equal (st.st_mode, S_IFREG | 0600);
   write_some (image);
@@ -162,11 +171,31 @@ test_existing_qcow2 (void **state)
   image = open_image ("qcow2", FALSE, &error);
   if (image == NULL)
     fail_msg ("%s", error->message);
-  assert_false (image_was_created (image));
+  assert_false (was_created (image));
   write_some (image);
   assert_content ("qcow2");
   g_clear_pointer (&image, image_free);
   assert_refused (" has data: --overwrite to replace it");
+}
+
+/* What a failed job has filled is empty again for the next one. */
+static void
+test_emptied_again (void **state)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (Image) image = NULL;
+
+  assert_true (run (NULL, "qemu-img", "create", "-qf", "qcow2", path, "64M", NULL));
+  image = open_image ("qcow2", FALSE, &error);
+  if (image == NULL)
+    fail_msg ("%s", error->message);
+  write_some (image);
+  if (!image_discard (image, &error))
+    fail_msg ("%s", error->message);
+  g_clear_pointer (&image, image_free);
+  image = open_image ("qcow2", FALSE, &error);
+  if (image == NULL)
+    fail_msg ("%s", error->message);
 }
 
 static void
@@ -349,6 +378,7 @@ main (void)
     cmocka_unit_test_setup_teardown (test_agent_killed, setup, teardown),
     cmocka_unit_test_setup_teardown (test_formats, setup, teardown),
     cmocka_unit_test_setup_teardown (test_existing_qcow2, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_emptied_again, setup, teardown),
     cmocka_unit_test_setup_teardown (test_refused, setup, teardown),
     cmocka_unit_test_setup_teardown (test_overwrite, setup, teardown),
     cmocka_unit_test_setup_teardown (test_locked, setup, teardown),

@@ -78,6 +78,15 @@ make_file (const char *path, const char *data, off_t size)
   assert_int_equal (truncate (path, size), 0);
 }
 
+static gboolean
+was_created (const Image *image)
+{
+  ImageTrace trace;
+
+  image_get_trace (image, &trace);
+  return trace.created;
+}
+
 static void
 test_create (void **state)
 {
@@ -88,7 +97,7 @@ test_create (void **state)
   struct stat st;
 
   assert_null (error);
-  assert_true (image_was_created (image));
+  assert_true (was_created (image));
   assert_string_equal (image_get_path (image), path);
   assert_string_equal (image_get_format (image), "raw");
   assert_int_equal (stat (path, &st), 0);
@@ -135,7 +144,7 @@ test_existing (void **state)
   make_file (path, "", SIZE);
   image = open_raw (path, FALSE, &error);
   assert_null (error);
-  assert_false (image_was_created (image));
+  assert_false (was_created (image));
   assert_true (image_discard (image, NULL));
   assert_int_equal (access (path, F_OK), 0);
   g_clear_pointer (&image, image_free);
@@ -290,26 +299,61 @@ test_odd_files (void **state)
 
 /* After a crash the journal knows device and inode: another file under that name stays. */
 static void
-test_discard_path (void **state)
+test_undo_created (void **state)
 {
   g_autofree char *path = file ("a.raw");
   g_autofree char *keep = file ("keep.raw");
   g_autoptr (GError) error = NULL;
   g_autoptr (Image) image = open_raw (path, FALSE, NULL);
-  guint64 device, inode;
+  ImageTrace trace;
 
-  image_get_identity (image, &device, &inode);
-  g_clear_pointer (&image, image_free);
+  image_get_trace (image, &trace);
   assert_int_equal (rename (path, keep), 0);
   make_file (path, "other", SIZE);
-  assert_false (image_discard_path (path, device, inode, &error));
+  assert_false (image_trace_undo (&trace, &error));
   assert_error (error, "%s is not the file that was created here any more: it stays", path);
   assert_int_equal (access (path, F_OK), 0);
   assert_int_equal (rename (keep, path), 0);
-  assert_true (image_discard_path (path, device, inode, NULL));
+  assert_true (image_trace_undo (&trace, NULL));
   assert_int_equal (access (path, F_OK), -1);
-  assert_true (image_discard_path (path, device, inode, NULL));
-  assert_true (image_discard_path ("/nonexistent/a.raw", device, inode, NULL));
+  assert_true (image_trace_undo (&trace, NULL));
+  trace.path = "/nonexistent/a.raw";
+  assert_true (image_trace_undo (&trace, NULL));
+}
+
+/* A file that was there and empty is so again, and the next attempt can have it. */
+static void
+test_undo_empty (void **state)
+{
+  g_autofree char *path = file ("a.raw");
+  g_autofree char *keep = file ("keep.raw");
+  g_autoptr (GError) error = NULL;
+  g_autoptr (Image) image = NULL;
+  ImageTrace trace;
+  struct stat st;
+  int fd;
+
+  make_file (path, "", SIZE);
+  image = open_raw (path, FALSE, &error);
+  assert_null (error);
+  image_get_trace (image, &trace);
+  assert_true (trace.was_empty);
+  assert_false (trace.created);
+  make_file (keep, "other", SIZE);
+  fd = open (path, O_WRONLY | O_CLOEXEC);
+  assert_int_equal (pwrite (fd, "data", 4, 4096), 4);
+  close (fd);
+  assert_true (image_discard (image, &error));
+  assert_null (error);
+  assert_int_equal (stat (path, &st), 0);
+  assert_int_equal (st.st_size, SIZE);
+  assert_int_equal (st.st_blocks, 0);
+
+  trace.path = keep;
+  assert_false (image_trace_undo (&trace, &error));
+  assert_error (error, "%s is not the file that was filled here any more: it stays", keep);
+  assert_int_equal (stat (keep, &st), 0);
+  assert_int_not_equal (st.st_blocks, 0);
 }
 
 int
@@ -324,7 +368,8 @@ main (void)
     cmocka_unit_test_setup_teardown (test_not_allowed, setup, teardown),
     cmocka_unit_test_setup_teardown (test_links, setup, teardown),
     cmocka_unit_test_setup_teardown (test_odd_files, setup, teardown),
-    cmocka_unit_test_setup_teardown (test_discard_path, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_undo_created, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_undo_empty, setup, teardown),
   };
 
   return cmocka_run_group_tests_name ("image", tests, NULL, NULL);
