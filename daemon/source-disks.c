@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/fence.h"
 #include "daemon/source-private.h"
 
 /* "vd0" of "/machine/peripheral/vd0/virtio-backend", or an id as it is. */
@@ -93,6 +94,7 @@ add_disk (SourceJob *job, const QmpBlockDevice *device, GError **error)
   disk->format = g_strdup (wish && wish->format ? wish->format : device->driver);
   disk->prealloc = g_strdup (wish ? wish->prealloc : "off");
   disk->size = device->virtual_size;
+  disk->locked = is_file && fence_image_is_locked (vm_get_pid (job->vm), device->file);
   /* -drive and libvirt name the protocol, not the format, of a block device without one. */
   if (g_str_equal (disk->format, "host_device") || g_str_equal (disk->format, "file"))
     {

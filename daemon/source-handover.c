@@ -162,7 +162,7 @@ source_fence (Job *base, GError **error)
 
   job_set_message (base, "fencing");
   for (guint i = 0; i < job->disks->len; i++)
-    if (source_disk (job, i)->file)
+    if (source_disk (job, i)->locked)
       g_ptr_array_add (images, source_disk (job, i)->file);
   g_ptr_array_add (images, NULL);
   if (!fence_raise (vm_get_executor (job->vm), vm_get_pid (job->vm),

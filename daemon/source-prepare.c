@@ -20,7 +20,8 @@ describe_disks (SourceJob *job, gboolean for_peer)
                                        "i", (gint64)disk->size, "path", "s", disk->path, "format",
                                        "s", disk->format, "prealloc", "s", disk->prealloc, NULL)
                           : json_args ("disk", "s", disk->name, "qdev", "s", disk->qdev, "node",
-                                       "s", disk->node, "file", "s", disk->file, NULL));
+                                       "s", disk->node, "file", "s", disk->file, "locked", "b",
+                                       disk->locked, NULL));
     }
   return disks;
 }

@@ -31,6 +31,7 @@ typedef struct
   char *path, *format, *prealloc; /* of the target */
   guint64 size;                   /* bytes */
   guint32 granularity;
+  gboolean locked; /* QEMU holds image locks on the file: the fence can hold it by them */
 } SourceDisk;
 
 typedef struct

@@ -21,6 +21,7 @@ recover_disks (SourceJob *job, JsonObject *begin)
           json_get_string (object, "qdev", &qdev);
           json_get_string (object, "node", &node);
           json_get_string (object, "file", &file);
+          json_get_bool (object, "locked", &disk->locked);
         }
       disk->name = g_strdup (name);
       disk->qdev = g_strdup (qdev);
