@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define REMEMBERED_JOBS 100
+#define MAX_LIVE_JOBS 64
 #define TICK_MS 200
 
 struct Agent
@@ -80,20 +81,42 @@ agent_job_is_live (const Job *job)
   return !job_state_is_final (job->state);
 }
 
+/* What is left of such a job is a journal that waits to be read: by the other side, or by a
+ * restarted agent. */
+static gboolean
+agent_job_is_at_rest (const Job *job)
+{
+  return !agent_job_is_live (job) || job->state == JOB_NEEDS_OPERATOR || job->state == JOB_OWNER;
+}
+
 gboolean
 agent_add_job (Agent *agent, Job *job, GError **error)
 {
+  guint live = 0;
+
   for (guint i = 0; i < agent->jobs->len; i++)
     {
       const Job *other = g_ptr_array_index (agent->jobs, i);
-      if (agent_job_is_live (other)
-          && (g_str_equal (other->qmp_path, job->qmp_path) || g_str_equal (other->uuid, job->uuid)))
+      gboolean same
+          = g_str_equal (other->uuid, job->uuid)
+            || (other->state != JOB_OWNER && g_str_equal (other->qmp_path, job->qmp_path));
+
+      if (!agent_job_is_live (other))
+        continue;
+      live++;
+      if (same)
         {
           g_set_error (error, JOB_ERROR, JOB_ERROR_BUSY,
                        "%s is being migrated already: job %s has %s (%s)", other->guest,
                        other->uuid, other->qmp_path, job_state_to_string (other->state));
           return FALSE;
         }
+    }
+  if (live >= MAX_LIVE_JOBS)
+    {
+      g_set_error (error, JOB_ERROR, JOB_ERROR_BUSY, "%u jobs are under way on %s: no more at once",
+                   live, agent->host);
+      return FALSE;
     }
   g_ptr_array_add (agent->jobs, job);
   return TRUE;
@@ -136,11 +159,8 @@ agent_check_stopped (Agent *agent)
   if (!agent->stopped)
     return;
   for (guint i = 0; i < agent->jobs->len; i++)
-    {
-      const Job *job = g_ptr_array_index (agent->jobs, i);
-      if (agent_job_is_live (job) && job->state != JOB_NEEDS_OPERATOR)
-        return;
-    }
+    if (!agent_job_is_at_rest (g_ptr_array_index (agent->jobs, i)))
+      return;
   agent->stopped (agent->stopped_data);
 }
 

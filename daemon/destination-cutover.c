@@ -260,8 +260,11 @@ destination_start (Job *base, GError **error)
     return JOB_EVENT_UNKNOWN;
   if (!paused && !run_guest (job, &failed))
     return start_failed (job, failed, error);
+  /* Tells the switches where the guest is now; a machine without a network doesn't mind. */
+  if (!paused)
+    qmp_announce_self (vm_get_executor (job->vm), NULL, NULL);
   job_set_owner (base, JOB_OWNED_BY_DESTINATION);
-  job_set_message (base, "the guest runs here");
+  job_set_message (base, paused ? "the guest is here, paused as it was" : "the guest runs here");
   return JOB_EVENT_DONE;
 }
 
@@ -270,11 +273,6 @@ destination_finish (Job *base, GError **error)
 {
   DestinationJob *job = (DestinationJob *)base;
 
-  if (job->vm)
-    {
-      /* Tells the switches where the guest is now; a machine without a network doesn't mind. */
-      qmp_announce_self (vm_get_executor (job->vm), NULL, NULL);
-      destination_clean_vm (job);
-    }
+  destination_clean_vm (job);
   return JOB_EVENT_DONE;
 }

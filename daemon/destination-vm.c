@@ -136,11 +136,13 @@ destination_check_vm (DestinationJob *job, Vm *vm, GError **error)
 void
 destination_clean_vm (DestinationJob *job)
 {
+  static const char *const capabilities[] = { "events", "late-block-activate", NULL };
   QmpExecutor *qmp;
 
   if (!job->vm)
     return;
   qmp = vm_get_executor (job->vm);
+  qmp_migrate_set_capabilities (qmp, capabilities, FALSE, NULL, NULL);
   qmp_migrate_set_parameters (qmp, json_args ("tls-creds", "s", "", "tls-authz", "s", "", NULL),
                               NULL, NULL);
   qmp_object_del (qmp, job->authz_id, NULL, NULL);

@@ -107,6 +107,23 @@ share_rate (SourceJob *job, GError **error)
       deadline_in (job->timeout_ms, job_cancellable (&job->base)), NULL, error);
 }
 
+/* QEMU's own stop at the switchover is no pause of the guest's: only what comes before it counts.
+ */
+static gboolean
+note_run_state (SourceJob *job, GError **error)
+{
+  g_autofree char *status = NULL;
+
+  if (!qmp_query_status (vm_get_executor (job->vm), job_cancellable (&job->base), &status, NULL,
+                         error))
+    return FALSE;
+  if (g_str_equal (status, "running"))
+    job->ran = TRUE;
+  else if (g_str_equal (status, "paused"))
+    job->ran = FALSE;
+  return TRUE;
+}
+
 static gboolean
 start_stream (SourceJob *job, guint16 port, GError **error)
 {
@@ -116,9 +133,7 @@ start_stream (SourceJob *job, guint16 port, GError **error)
   GCancellable *cancellable = job_cancellable (&job->base);
   QmpExecutor *qmp = vm_get_executor (job->vm);
 
-  /* A guest that somebody paused meanwhile stays paused at the destination. */
-  return qmp_query_status (qmp, cancellable, NULL, &job->ran, error)
-         && qmp_migrate (qmp, uri, cancellable, error);
+  return note_run_state (job, error) && qmp_migrate (qmp, uri, cancellable, error);
 }
 
 typedef struct
@@ -212,6 +227,8 @@ follow_stream (SourceJob *job, GError **error)
         return FALSE;
       if (switchover)
         return TRUE;
+      if (!note_run_state (job, error))
+        return FALSE;
       if (!g_str_equal (events.migration, "pre-switchover")
           && !source_run_pass (job, FALSE, &bytes, error))
         return FALSE;

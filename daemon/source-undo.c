@@ -30,6 +30,7 @@ rescue_guest (SourceJob *job, GError **error)
   QmpExecutor *qmp = vm_get_executor (job->vm);
   gint64 until = g_get_monotonic_time () + CANCEL_TIMEOUT_MS * 1000;
   g_autoptr (QmpMigration) migration = NULL;
+  gboolean was_leaving = FALSE;
   GError *failed = NULL;
   VmEvents events;
 
@@ -37,12 +38,16 @@ rescue_guest (SourceJob *job, GError **error)
   while ((migration = qmp_query_migrate (qmp, NULL, &failed)) && !is_over (migration->status)
          && g_get_monotonic_time () < until)
     {
+      was_leaving = TRUE;
       if (!g_str_equal (migration->status, "cancelling"))
         qmp_migrate_cancel (qmp, NULL, NULL);
       g_clear_pointer (&migration, qmp_migration_free);
       vm_wait_event (job->vm, &events, POLL_MS, NULL, &events);
     }
   keep (error, failed);
+  /* Switches may have seen the guest elsewhere. */
+  if (was_leaving)
+    qmp_announce_self (qmp, NULL, NULL);
 }
 
 static void
