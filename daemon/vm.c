@@ -92,7 +92,7 @@ vm_set_lost_handler (Vm *vm, VmLostFunc on_lost, gpointer data)
   vm->on_lost = closed ? NULL : on_lost;
   vm->data = data;
   g_mutex_unlock (&vm->lock);
-  if (closed)
+  if (closed && on_lost)
     vm_tell_lost (vm, on_lost, data);
 }
 

@@ -25,7 +25,7 @@ void vm_free (Vm *vm);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (Vm, vm_free)
 
 /* Called once, in another thread, when the monitor goes away, or at once where it has gone already;
- * never by vm_free (). */
+ * never by vm_free ().  NULL: nobody is told any more. */
 typedef void (*VmLostFunc) (const GError *error, gpointer data);
 void vm_set_lost_handler (Vm *vm, VmLostFunc on_lost, gpointer data);
 
