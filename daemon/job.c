@@ -289,12 +289,17 @@ job_command (Job *job, JobEvent event, JobRequest *request, JsonObject *args)
       request_fail (request, error);
       return;
     }
-  if (step.action == JOB_ACTION_AWAIT && !job->request)
+  if (step.action == JOB_ACTION_AWAIT)
     {
+      /* Whoever asked before, over a connection that is dead by now, is answered all the same: but
+       * never that it has been done. */
+      error = g_error_new (JOB_ERROR, JOB_ERROR_BUSY, "job %.8s: it was asked again", job->uuid);
+      if (job->request)
+        request_fail (job->request, error);
       job->request = request;
       return;
     }
-  if (step.action == JOB_ACTION_AGAIN || step.action == JOB_ACTION_AWAIT)
+  if (step.action == JOB_ACTION_AGAIN)
     {
       request_return (request, NULL);
       return;
