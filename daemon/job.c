@@ -293,9 +293,11 @@ job_command (Job *job, JobEvent event, JobRequest *request, JsonObject *args)
     {
       /* Whoever asked before, over a connection that is dead by now, is answered all the same: but
        * never that it has been done. */
-      error = g_error_new (JOB_ERROR, JOB_ERROR_BUSY, "job %.8s: it was asked again", job->uuid);
       if (job->request)
-        request_fail (job->request, error);
+        {
+          error = g_error_new (JOB_ERROR, JOB_ERROR_BUSY, "job %.8s: asked again", job->uuid);
+          request_fail (job->request, error);
+        }
       job->request = request;
       return;
     }
@@ -341,6 +343,8 @@ job_post_full (Job *job, JobEvent event, const GError *reason, gboolean lost)
 {
   Posted *posted = g_new0 (Posted, 1);
 
+  /* How an action ended is told by the action alone. */
+  g_assert (event >= JOB_EVENT_PEER_LOST);
   posted->job = job;
   posted->event = event;
   posted->error = reason ? g_error_copy (reason) : NULL;

@@ -44,7 +44,7 @@ cut_off (SourceJob *job, const char *why)
 
   listener_close_door (job->listener, NULL);
   listener_destroy_connections (job->listener, NULL);
-  job_post (&job->base, JOB_EVENT_FAILED, reason);
+  job_post (&job->base, JOB_EVENT_PEER_LOST, reason);
 }
 
 static gboolean
