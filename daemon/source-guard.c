@@ -2,7 +2,7 @@
 #include "daemon/source-private.h"
 #include "nbd/mirror.h"
 
-#define PERIOD_US (100 * 1000)
+#define PERIOD_MS 100
 #define MONITOR_TIMEOUT_MS 500
 #define PACE_TIMEOUT_MS 2000
 #define MIN_IN_FLIGHT (256 * 1024)
@@ -22,15 +22,8 @@ typedef struct
 static gboolean
 guard_wait (SourceJob *job)
 {
-  gint64 until = g_get_monotonic_time () + PERIOD_US;
-  gboolean stop;
-
-  g_mutex_lock (&job->guard_lock);
-  while (!job->guard_stop && g_cond_wait_until (&job->guard_cond, &job->guard_lock, until))
-    ;
-  stop = job->guard_stop;
-  g_mutex_unlock (&job->guard_lock);
-  return !stop;
+  deadline_poll (deadline_in (PERIOD_MS, job->guard_stop), -1, 0, NULL);
+  return !g_cancellable_is_cancelled (job->guard_stop);
 }
 
 /* The guest's block devices freeze in the next drain while QEMU waits for such a peer. */
@@ -53,8 +46,8 @@ monitor_answers (SourceJob *job)
   QmpExecutor *qmp = vm_get_executor (job->vm);
   g_autoptr (GError) error = NULL;
 
-  return qmp->klass->call (qmp, "query-status", NULL, -1, deadline_in (MONITOR_TIMEOUT_MS, NULL),
-                           NULL, &error)
+  return qmp->klass->call (qmp, "query-status", NULL, -1,
+                           deadline_in (MONITOR_TIMEOUT_MS, job->guard_stop), NULL, &error)
          || !g_error_matches (error, JSON_CLIENT_ERROR, JSON_CLIENT_ERROR_TIMEOUT);
 }
 
@@ -99,7 +92,7 @@ tell_pace (Guard *guard, gsize in_flight)
   if (peer_link_call (
           job->link, "pace",
           json_args ("job", "s", job->base.uuid, "in-flight", "i", (gint64)in_flight, NULL),
-          deadline_in (PACE_TIMEOUT_MS, NULL), NULL, NULL))
+          deadline_in (PACE_TIMEOUT_MS, job->guard_stop), NULL, NULL))
     guard->told = in_flight;
 }
 
@@ -107,7 +100,8 @@ static void
 follow_guest (Guard *guard)
 {
   SourceJob *job = guard->job;
-  g_autoptr (GPtrArray) stats = qmp_query_blockstats (vm_get_executor (job->vm), NULL, NULL);
+  g_autoptr (GPtrArray) stats
+      = qmp_query_blockstats (vm_get_executor (job->vm), job->guard_stop, NULL);
   guint64 operations = 0, total_ns = 0;
 
   if (!stats)
@@ -137,7 +131,7 @@ void
 source_start_guard (SourceJob *job)
 {
   g_assert (!job->guard);
-  job->guard_stop = FALSE;
+  job->guard_stop = g_cancellable_new ();
   job->guard = g_thread_new ("guard", guard_thread, job);
 }
 
@@ -146,9 +140,7 @@ source_stop_guard (SourceJob *job)
 {
   if (!job->guard)
     return;
-  g_mutex_lock (&job->guard_lock);
-  job->guard_stop = TRUE;
-  g_cond_signal (&job->guard_cond);
-  g_mutex_unlock (&job->guard_lock);
+  g_cancellable_cancel (job->guard_stop);
   g_clear_pointer (&job->guard, g_thread_join);
+  g_clear_object (&job->guard_stop);
 }

@@ -60,9 +60,7 @@ typedef struct
   gboolean fenced;  /* the journal says so */
 
   GThread *guard;
-  GMutex guard_lock;
-  GCond guard_cond;
-  gboolean guard_stop;
+  GCancellable *guard_stop; /* ends whatever it does: it must not hold up the cutover */
 
   gint64 rate_us; /* for the rate that is shown: main thread */
   guint64 rate_bytes;

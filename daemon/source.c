@@ -74,8 +74,6 @@ source_job_free (Job *base)
   g_ptr_array_unref (job->disks);
   g_free (job->host);
   g_free (job->dest_qmp);
-  g_mutex_clear (&job->guard_lock);
-  g_cond_clear (&job->guard_cond);
   job_clear (base);
   g_free (job);
 }
@@ -203,8 +201,6 @@ source_alloc (Agent *agent, const char *uuid, JsonObject *args, GError **error)
   job->host = g_strdup (host);
   job->wishes = g_ptr_array_new_with_free_func ((GDestroyNotify)wish_free);
   job->disks = g_ptr_array_new_with_free_func ((GDestroyNotify)disk_free);
-  g_mutex_init (&job->guard_lock);
-  g_cond_init (&job->guard_cond);
   if (source_parse (job, args, error))
     return job;
   source_job_free (&job->base);
