@@ -18,7 +18,7 @@ struct Agent
   char *host;
   Server *server;
   GPtrArray *jobs; /* Job, oldest first */
-  guint tick;
+  guint tick, forget;
   void (*stopped) (gpointer data);
   gpointer stopped_data;
 
@@ -97,14 +97,17 @@ agent_add_job (Agent *agent, Job *job, GError **error)
   for (guint i = 0; i < agent->jobs->len; i++)
     {
       const Job *other = g_ptr_array_index (agent->jobs, i);
-      gboolean same
-          = g_str_equal (other->uuid, job->uuid)
-            || (other->state != JOB_OWNER && g_str_equal (other->qmp_path, job->qmp_path));
 
+      /* An ended one, too: a peer chooses this name, and it must go on to mean one job. */
+      if (g_str_equal (other->uuid, job->uuid))
+        {
+          g_set_error (error, JOB_ERROR, JOB_ERROR_BUSY, "there is a job %s already", job->uuid);
+          return FALSE;
+        }
       if (!agent_job_is_live (other))
         continue;
       live++;
-      if (same)
+      if (other->state != JOB_OWNER && g_str_equal (other->qmp_path, job->qmp_path))
         {
           g_set_error (error, JOB_ERROR, JOB_ERROR_BUSY,
                        "%s is being migrated already: job %s has %s (%s)", other->guest,
@@ -164,14 +167,18 @@ agent_check_stopped (Agent *agent)
   agent->stopped (agent->stopped_data);
 }
 
-static void
-agent_forget_old_jobs (Agent *agent)
+/* When the main loop is idle: nothing that was posted for one of these jobs is on its way then. */
+static gboolean
+agent_forget_old_jobs (gpointer data)
 {
+  Agent *agent = data;
   guint ended = 0;
 
+  agent->forget = 0;
   for (guint i = agent->jobs->len; i-- > 0;)
     if (!agent_job_is_live (g_ptr_array_index (agent->jobs, i)) && ++ended > REMEMBERED_JOBS)
       g_ptr_array_remove_index (agent->jobs, i);
+  return G_SOURCE_REMOVE;
 }
 
 void
@@ -181,7 +188,8 @@ agent_job_ended (Agent *agent, Job *job)
              job_state_to_string (job->state), job->error ? ": " : "",
              job->error ? job->error->message : "");
   agent_emit (agent, job, "JOB_ENDED", job_describe (job));
-  agent_forget_old_jobs (agent);
+  if (agent->forget == 0)
+    agent->forget = g_idle_add (agent_forget_old_jobs, agent);
   agent_check_stopped (agent);
 }
 
@@ -308,6 +316,7 @@ agent_free (Agent *agent)
   if (!agent)
     return;
   g_clear_handle_id (&agent->tick, g_source_remove);
+  g_clear_handle_id (&agent->forget, g_source_remove);
   g_clear_pointer (&agent->server, server_free);
   /* Jobs whose action still runs (needs-operator) can't be freed; the process ends anyway. */
   for (guint i = agent->jobs->len; i-- > 0;)

@@ -97,10 +97,8 @@ find_job (Connection *connection, JsonObject *args, GError **error)
   Job *job;
 
   json_get_string (args, "job", &uuid);
-  job = agent_find_job (connection_get_agent (connection), uuid, error);
-  if (!job)
-    return NULL;
-  if (job->role == JOB_DESTINATION && g_str_equal (job->uuid, uuid)
+  job = agent_find_job (connection_get_agent (connection), uuid, NULL);
+  if (job && job->role == JOB_DESTINATION && g_str_equal (job->uuid, uuid)
       && g_str_equal (job->peer, peer->name))
     {
       destination_bind (job, connection);

@@ -4,6 +4,9 @@
 #include "daemon/server.h"
 
 #define PROTOCOL_VERSION 1
+/* Far more than an honest client has on its way; one that sends faster than it can be answered is
+ * cut off before it takes all memory. */
+#define MAX_UNHANDLED 1000
 
 struct Connection
 {
@@ -14,7 +17,8 @@ struct Connection
   ConnectionOrigin origin;
   char *client_dn, *server_dn;
   gboolean follows_all;
-  GPtrArray *follows; /* Job, borrowed: only compared */
+  GHashTable *follows; /* UUIDs of jobs */
+  gint unhandled;      /* messages on their way to the main thread */
   gint64 heard_us, timeout_us;
 };
 
@@ -48,7 +52,7 @@ connection_unref (Connection *connection)
   g_free (connection->origin.remote_address);
   g_free (connection->client_dn);
   g_free (connection->server_dn);
-  g_ptr_array_unref (connection->follows);
+  g_hash_table_unref (connection->follows);
   g_free (connection);
 }
 
@@ -91,14 +95,14 @@ connection_follow (Connection *connection, Job *job)
   if (!job)
     connection->follows_all = TRUE;
   else
-    g_ptr_array_add (connection->follows, job);
+    g_hash_table_add (connection->follows, g_strdup (job->uuid));
 }
 
 gboolean
 connection_follows (Connection *connection, Job *job)
 {
   return connection->origin.local
-         && (connection->follows_all || g_ptr_array_find (connection->follows, job, NULL));
+         && (connection->follows_all || g_hash_table_contains (connection->follows, job->uuid));
 }
 
 void
@@ -124,6 +128,13 @@ void
 connection_close (Connection *connection)
 {
   json_pump_close (connection->pump, 0);
+}
+
+void
+connection_abandon (Connection *connection)
+{
+  connection->server = NULL;
+  connection_close (connection);
 }
 
 /* A pump that is closed can't send; whoever is concerned learns it from the closed handler. */
@@ -250,6 +261,7 @@ connection_on_arrival (gpointer data)
 
   if (arrival->message)
     {
+      g_atomic_int_add (&connection->unhandled, -1);
       if (connection->server)
         connection_on_message (connection, arrival->message);
       json_object_unref (arrival->message);
@@ -278,7 +290,11 @@ connection_arrive (Connection *connection, JsonObject *message)
 static void
 pump_on_message (JsonObject *message, gpointer data)
 {
-  connection_arrive (data, message);
+  Connection *connection = data;
+
+  if (g_atomic_int_add (&connection->unhandled, 1) >= MAX_UNHANDLED)
+    json_pump_close (connection->pump, 0);
+  connection_arrive (connection, message);
 }
 
 static void
@@ -303,7 +319,7 @@ connection_new (Agent *agent, Server *server, Channel *channel, const Connection
   connection->agent = agent;
   connection->server = server;
   connection->origin = *origin;
-  connection->follows = g_ptr_array_new ();
+  connection->follows = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
   connection->heard_us = g_get_monotonic_time ();
   if (!origin->local)
     connection_set_timeout (connection, 30 * 1000);

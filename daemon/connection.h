@@ -44,6 +44,8 @@ void connection_send_event (Connection *connection, const char *event, JsonObjec
 void connection_set_timeout (Connection *connection, gint64 timeout_ms);
 void connection_check_timeout (Connection *connection);
 void connection_close (Connection *connection);
+/* The same for a server that ends: it isn't told. */
+void connection_abandon (Connection *connection);
 
 /* A command that waits for its answer: exactly one of request_return () and request_fail (), which
  * free it. */
