@@ -15,7 +15,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_CONNECTIONS 256
+#define MAX_LOCAL 256
+/* Of one certificate: it can't take up the room of another. */
+#define MAX_OF_ONE_PEER 64
 #define MAX_HANDSHAKES 32
 #define HANDSHAKE_MS 10000
 
@@ -56,6 +58,20 @@ static void
 server_adopt (Server *server, Channel *channel, const ConnectionOrigin *origin)
 {
   g_ptr_array_add (server->connections, connection_new (server->agent, server, channel, origin));
+}
+
+/* `identity` NULL: local ones. */
+static guint
+server_count (Server *server, const char *identity)
+{
+  guint count = 0;
+
+  for (guint i = 0; i < server->connections->len; i++)
+    {
+      Connection *connection = g_ptr_array_index (server->connections, i);
+      count += g_strcmp0 (connection_get_origin (connection)->identity, identity) == 0;
+    }
+  return count;
 }
 
 void
@@ -107,7 +123,7 @@ server_on_local (GSocket *socket, GIOCondition condition, gpointer data)
                  (unsigned)user.uid, agent_get_config (server->agent)->group);
       close (fd);
     }
-  else if (server->connections->len >= MAX_CONNECTIONS)
+  else if (server_count (server, NULL) >= MAX_LOCAL)
     close (fd);
   else
     server_adopt (server, channel_new_fd (fd, server->path), &origin);
@@ -121,7 +137,8 @@ server_on_handshake_end (gpointer data)
   Server *server = handshake->server;
 
   server->handshakes--;
-  if (handshake->channel && !server->stopped && server->connections->len < MAX_CONNECTIONS)
+  if (handshake->channel && !server->stopped
+      && server_count (server, handshake->origin.identity) < MAX_OF_ONE_PEER)
     {
       handshake->origin.peer
           = config_find_peer_by_dn (agent_get_config (server->agent), handshake->origin.identity);
@@ -321,7 +338,7 @@ server_free (Server *server)
   server_stop_listening (&server->remote, &server->remote_source);
   g_clear_handle_id (&server->tick, g_source_remove);
   for (guint i = 0; i < server->connections->len; i++)
-    connection_close (g_ptr_array_index (server->connections, i));
+    connection_abandon (g_ptr_array_index (server->connections, i));
   server_unref (server);
 }
 
