@@ -373,7 +373,8 @@ test_faults (void **state)
         world->spec.at = faults[i] >= FAKE_EMPTY_EXTENT ? 0 : at;
         world_make_target (world, SIZE);
         assert_false (world_run (world, FALSE, NULL, &error));
-        assert_true (g_str_has_prefix (error->message, "fake:10809, export \"data\": "));
+        assert_non_null (strstr (error->message, "fake:10809"));
+        assert_non_null (strstr (error->message, "export \"data\""));
       }
 }
 
@@ -420,25 +421,22 @@ test_cancel (void **state)
   g_thread_join (thread);
 }
 
-/* A request that the limit holds back is no missing answer. */
 static void
 test_rate_limit (void **state)
 {
   g_autoptr (World) world = world_new (SIZE);
-  g_autoptr (RateLimit) limit = rate_limit_new (8 * SIZE);
+  g_autoptr (RateLimit) limit = rate_limit_new (16 * SIZE);
+  gint64 start = g_get_monotonic_time ();
 
   for (guint b = 0; b < BLOCKS; b++)
     fill_block (world, b, 1);
   world->limit = limit;
-  world->timeout_ms = 5;
   world_make_target (world, SIZE);
-  /* The fake may be slower than 5 ms on a busy machine; then the time-out is real. */
-  for (guint i = 0; !world_run (world, FALSE, NULL, NULL); i++)
-    {
-      assert_true (i < 10);
-      world->timeout_ms *= 4;
-    }
+  assert_true (world_run (world, FALSE, NULL, NULL));
   assert_same (world);
+  /* All but the last request are paid for, and what may be saved up. */
+  assert_true (g_get_monotonic_time () - start
+               >= (gint64)(SIZE - MIRROR_REQUEST_SIZE) * G_USEC_PER_SEC / (16 * SIZE) - 50000);
 }
 
 /* What the server says about holes and dirty blocks is random, but never wrong. */
