@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/job.h"
 #include "daemon/server.h"
+#include "qmp/printable.h"
+
+#define MAX_PEER_TEXT 1000
 
 G_DEFINE_QUARK (vmferry - job - error, job_error)
 
@@ -308,10 +311,12 @@ job_command (Job *job, JobEvent event, JobRequest *request, JsonObject *args)
     }
   if (event == JOB_EVENT_ABORT)
     {
-      const char *why = NULL;
-      json_get_string (args, "reason", &why);
-      error = g_error_new (JOB_ERROR, JOB_ERROR_FAILED, "%s gave up: %s", job->peer,
-                           why ? why : "no reason given");
+      const char *reason = "no reason given";
+      g_autofree char *why = NULL;
+
+      json_get_string (args, "reason", &reason);
+      why = printable (reason, MAX_PEER_TEXT);
+      error = g_error_new (JOB_ERROR, JOB_ERROR_FAILED, "%s gave up: %s", job->peer, why);
       job_keep_error (job, error);
     }
   job_interrupt (job, error);

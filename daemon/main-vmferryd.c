@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/agent.h"
+#include "qmp/printable.h"
 
 #include <glib-unix.h>
 #include <signal.h>
@@ -13,6 +14,7 @@
 #endif
 
 #define DEFAULT_CONFIG "/etc/vmferry/vmferryd.conf"
+#define MAX_LOG_LINE 4000
 
 typedef struct
 {
@@ -57,17 +59,25 @@ daemon_on_hangup (gpointer data)
   return G_SOURCE_CONTINUE;
 }
 
+/* Messages quote what peers said: each becomes one line without control characters. */
 static GLogWriterOutput
 log_to_stderr (GLogLevelFlags level, const GLogField *fields, gsize n_fields, gpointer data)
 {
+  g_autofree GLogField *clean = g_memdup2 (fields, n_fields * sizeof *fields);
+  g_autofree char *text = NULL;
+
   if (level & (G_LOG_LEVEL_DEBUG | G_LOG_LEVEL_INFO))
     return G_LOG_WRITER_HANDLED;
+  for (gsize i = 0; i < n_fields && !text; i++)
+    if (g_str_equal (fields[i].key, "MESSAGE") && fields[i].length < 0)
+      {
+        text = printable (fields[i].value, MAX_LOG_LINE);
+        clean[i].value = text;
+      }
   if (g_log_writer_is_journald (STDERR_FILENO))
-    return g_log_writer_journald (level, fields, n_fields, data);
-  for (gsize i = 0; i < n_fields; i++)
-    if (g_str_equal (fields[i].key, "MESSAGE"))
-      fprintf (stderr, "vmferryd: %s%s\n", level & G_LOG_LEVEL_WARNING ? "warning: " : "",
-               (const char *)fields[i].value);
+    return g_log_writer_journald (level, clean, n_fields, data);
+  fprintf (stderr, "vmferryd: %s%s\n", level & G_LOG_LEVEL_WARNING ? "warning: " : "",
+           text ? text : "");
   return G_LOG_WRITER_HANDLED;
 }
 
