@@ -310,8 +310,10 @@ pump_on_closed (const GError *error, gpointer data)
 Connection *
 connection_new (Agent *agent, Server *server, Channel *channel, const ConnectionOrigin *origin)
 {
-  static const JsonPumpLimits limits
-      = { .max_line = 1024 * 1024, .max_depth = 64, .max_queued = 4 * 1024 * 1024 };
+  /* A list of jobs may be long; local users are trusted with more of our memory. */
+  const JsonPumpLimits limits = { .max_line = 1024 * 1024,
+                                  .max_depth = 64,
+                                  .max_queued = (origin->local ? 16 : 4) * 1024 * 1024 };
   static const JsonPumpHandlers handlers = { .message = pump_on_message, .closed = pump_on_closed };
   Connection *connection = g_new0 (Connection, 1);
 

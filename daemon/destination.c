@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/destination-private.h"
+#include "qmp/printable.h"
 
 #define MAX_DISKS 64
+#define MAX_NAME 1024
+/* Of all names and paths of a job: many jobs must fit one answer to query-jobs. */
+#define MAX_TEXT (32 * 1024)
 #define FIRST_IN_FLIGHT (256 * 1024)
 
 static const JobActionFunc destination_actions[JOB_N_ACTIONS] = {
@@ -86,8 +90,28 @@ static const JobClass destination_class = {
   .free = destination_job_free,
 };
 
+/* A name or a path of the peer's, which people will read: bounded, and plain text.  `budget` is
+ * what may come after it. */
 static gboolean
-parse_disk (DestinationJob *job, JsonObject *object, GError **error)
+take_text (JsonObject *object, const char *name, gsize *budget, const char **ret_text)
+{
+  g_autofree char *plain = NULL;
+  const char *text;
+  gsize len;
+
+  if (!json_get_string (object, name, &text))
+    return FALSE;
+  len = strlen (text);
+  plain = printable (text, MAX_NAME);
+  if (len == 0 || len > *budget || !g_str_equal (plain, text))
+    return FALSE;
+  *budget -= len;
+  *ret_text = text;
+  return TRUE;
+}
+
+static gboolean
+parse_disk (DestinationJob *job, JsonObject *object, gsize *budget, GError **error)
 {
   DestinationDisk *disk = g_new0 (DestinationDisk, 1);
   const char *name, *device, *path, *format, *prealloc;
@@ -95,9 +119,10 @@ parse_disk (DestinationJob *job, JsonObject *object, GError **error)
   JobDisk shown = { 0 };
 
   g_ptr_array_add (job->disks, disk);
-  if (!object || !json_get_string (object, "disk", &name)
-      || !json_get_string (object, "device", &device) || !json_get_string (object, "path", &path)
-      || !json_get_string (object, "format", &format)
+  if (!object || !take_text (object, "disk", budget, &name)
+      || !take_text (object, "device", budget, &device)
+      || !take_text (object, "path", budget, &path)
+      || !take_text (object, "format", budget, &format)
       || !json_get_string (object, "prealloc", &prealloc) || !json_get_int (object, "size", &size)
       || size < 0)
     {
@@ -123,6 +148,7 @@ static gboolean
 parse_disks (DestinationJob *job, JsonArray *disks, GError **error)
 {
   guint n = json_array_get_length (disks);
+  gsize budget = MAX_TEXT;
 
   if (n > MAX_DISKS)
     {
@@ -131,7 +157,7 @@ parse_disks (DestinationJob *job, JsonArray *disks, GError **error)
       return FALSE;
     }
   for (guint i = 0; i < n; i++)
-    if (!parse_disk (job, json_array_get_object_or_null (disks, i), error))
+    if (!parse_disk (job, json_array_get_object_or_null (disks, i), &budget, error))
       return FALSE;
   return TRUE;
 }
@@ -180,17 +206,24 @@ Job *
 destination_new (Agent *agent, Connection *connection, JsonObject *args, GError **error)
 {
   const ConnectionOrigin *origin = connection_get_origin (connection);
-  const char *uuid = "", *guest = "", *qmp = "";
+  const char *uuid = "", *guest = "", *qmp = "", *machine = "";
   gboolean full_speed = FALSE;
+  gsize budget = MAX_TEXT;
   DestinationJob *job;
 
   json_get_string (args, "job", &uuid);
-  json_get_string (args, "guest", &guest);
-  json_get_string (args, "dest-qmp", &qmp);
   json_get_bool (args, "full-speed", &full_speed);
   if (!g_uuid_string_is_valid (uuid))
     {
       g_set_error (error, JOB_ERROR, JOB_ERROR_USAGE, "argument \"job\" is no UUID");
+      return NULL;
+    }
+  if (!take_text (args, "guest", &budget, &guest) || !take_text (args, "dest-qmp", &budget, &qmp)
+      || !take_text (args, "machine", &budget, &machine))
+    {
+      g_set_error (
+          error, JOB_ERROR, JOB_ERROR_USAGE,
+          "argument \"guest\", \"dest-qmp\" or \"machine\" is empty, too long or no plain text");
       return NULL;
     }
   job = destination_alloc (agent, uuid, guest, origin->peer->name, qmp);
