@@ -274,5 +274,8 @@ destination_finish (Job *base, GError **error)
   DestinationJob *job = (DestinationJob *)base;
 
   destination_clean_vm (job);
+  /* An ended job is remembered; its images must not stay open. */
+  for (guint i = 0; i < job->disks->len; i++)
+    g_clear_pointer (&destination_disk (job, i)->image, image_free);
   return JOB_EVENT_DONE;
 }

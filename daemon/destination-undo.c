@@ -39,6 +39,7 @@ discard_images (DestinationJob *job, GError **error)
       DestinationDisk *disk = destination_disk (job, i);
       if (disk->image && !image_discard (disk->image, ok ? error : NULL))
         ok = FALSE;
+      g_clear_pointer (&disk->image, image_free);
     }
   return ok;
 }

@@ -124,16 +124,33 @@ note_run_state (SourceJob *job, GError **error)
   return TRUE;
 }
 
+/* The agent connects, not QEMU: a connect of QEMU's can't be given up, and says less when it fails.
+ * The socket stays non-blocking, so that no handshake holds up QEMU's main loop. */
+static gboolean
+pass_stream (SourceJob *job, guint16 port, const char *fd_name, GError **error)
+{
+  GCancellable *cancellable = job_cancellable (&job->base);
+  g_autoptr (Channel) channel
+      = channel_connect_tcp (peer_link_get_remote_address (job->link), port,
+                             deadline_in (job->timeout_ms, cancellable), error);
+
+  if (!channel)
+    {
+      g_prefix_error (error, "the memory can't be sent to %s: ", job->base.peer);
+      return FALSE;
+    }
+  return qmp_getfd (vm_get_executor (job->vm), fd_name, channel_get_fd (channel), cancellable,
+                    error);
+}
+
 static gboolean
 start_stream (SourceJob *job, guint16 port, GError **error)
 {
-  const char *address = peer_link_get_remote_address (job->link);
-  g_autofree char *uri
-      = g_strdup_printf (strchr (address, ':') ? "tcp:[%s]:%u" : "tcp:%s:%u", address, port);
-  GCancellable *cancellable = job_cancellable (&job->base);
-  QmpExecutor *qmp = vm_get_executor (job->vm);
+  g_autofree char *fd_name = source_id (job, "stream");
+  g_autofree char *uri = g_strdup_printf ("fd:%s", fd_name);
 
-  return note_run_state (job, error) && qmp_migrate (qmp, uri, cancellable, error);
+  return pass_stream (job, port, fd_name, error) && note_run_state (job, error)
+         && qmp_migrate (vm_get_executor (job->vm), uri, job_cancellable (&job->base), error);
 }
 
 typedef struct

@@ -128,7 +128,7 @@ remove_objects (SourceJob *job, GError **error)
 {
   static const char *const capabilities[] = { "pause-before-switchover", "events", NULL };
   static const char *const objects[] = { "nbd", "authz", "ram" };
-  static const char *const descriptors[] = { "listener", "fence" };
+  static const char *const descriptors[] = { "listener", "stream", "fence" };
   QmpExecutor *qmp = vm_get_executor (job->vm);
   GError *failed = NULL;
 
