@@ -171,10 +171,18 @@ destination_release (Job *base, GError **error)
   return JOB_EVENT_DONE;
 }
 
-/* The journal says "never" before anybody is told: from then on the source may run the guest. */
+/* The journal says "never" before anybody is told: from then on the source may run the guest.  A
+ * guest that may have run here is another one than the source's by now: that is for a human. */
 static JobEvent
 never (DestinationJob *job, const GError *why, GError **error)
 {
+  if (job->may_have_run)
+    {
+      g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
+                   "%s: the guest was being started and it can't be told whether it ran: %s",
+                   job->base.qmp_path, why->message);
+      return JOB_EVENT_UNKNOWN;
+    }
   g_set_error (error, JOB_ERROR, JOB_ERROR_NEVER, "the guest can't be started at %s: %s",
                agent_get_host (job->base.agent), why->message);
   if (!job_record (&job->base, json_args ("record", "s", "never", NULL), NULL))
@@ -235,12 +243,9 @@ start_failed (DestinationJob *job, const GError *failed, GError **error)
   VmEvents events;
 
   vm_get_events (job->vm, &events);
-  if (events.resumes == 0 && g_error_matches (failed, JSON_CLIENT_ERROR, JSON_CLIENT_ERROR_REPLY))
-    return never (job, failed, error);
-  g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
-               "%s: the guest was being started and it can't be told whether it ran: %s",
-               job->base.qmp_path, failed->message);
-  return JOB_EVENT_UNKNOWN;
+  if (events.resumes > 0 || !g_error_matches (failed, JSON_CLIENT_ERROR, JSON_CLIENT_ERROR_REPLY))
+    job->may_have_run = TRUE;
+  return never (job, failed, error);
 }
 
 JobEvent
@@ -256,6 +261,8 @@ destination_start (Job *base, GError **error)
     return never (job, failed, error);
   if (!wait_until_loaded (job, &failed))
     return never (job, failed, error);
+  /* From here on the end of this QEMU is no proof that the guest never ran. */
+  vm_set_lost_handler (job->vm, NULL, NULL);
   if (!job_record (base, json_args ("record", "s", "owner", "paused", "b", paused, NULL), error))
     return JOB_EVENT_UNKNOWN;
   if (!paused && !run_guest (job, &failed))

@@ -38,9 +38,10 @@ typedef struct
   GCancellable *writers; /* ends every wait of the mirrors and the targets; the job is over then */
   gsize in_flight;       /* guarded by Job.lock */
 
-  Vm *vm;             /* NULL: not connected */
-  gboolean listening; /* QEMU was told migrate-incoming */
-  gboolean released;  /* the writers are closed and the source knows or may know it */
+  Vm *vm;                /* NULL: not connected */
+  gboolean listening;    /* QEMU was told migrate-incoming */
+  gboolean released;     /* the writers are closed and the source knows or may know it */
+  gboolean may_have_run; /* the guest, here: it can't be said any more that it never will */
   char *tls_id, *authz_id;
 } DestinationJob;
 

@@ -43,6 +43,7 @@ destination_recover_action (Job *base, GError **error)
       job_set_owner (base, JOB_OWNED_BY_UNKNOWN);
       return JOB_EVENT_DONE;
     }
+  job->may_have_run = TRUE;
   job_set_owner (base, JOB_OWNED_BY_DESTINATION);
   if (job->vm && qmp_query_status (vm_get_executor (job->vm), NULL, NULL, &running, NULL)
       && !running)
@@ -59,6 +60,16 @@ destination_ask (Job *base, GError **error)
 {
   DestinationJob *job = (DestinationJob *)base;
 
+  if (job->may_have_run)
+    {
+      job_set_message (
+          base,
+          "the guest was being started here, and it can't be told whether it ran: look "
+          "at %s and at its disks, then vmferry resolve %s --owner "
+          "destination|source, on both hosts",
+          base->qmp_path, base->uuid);
+      return JOB_EVENT_DONE;
+    }
   job_set_message (base,
                    "released, and the word of %s that the guest is fenced there is missing: the "
                    "guest is held here, paused. When %s can't come back: vmferry resolve %s "
