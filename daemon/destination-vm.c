@@ -48,10 +48,12 @@ destination_open_vm (DestinationJob *job, GError **error)
   return vm_open (job->base.qmp_path, deadline_in (10000, job_cancellable (&job->base)), error);
 }
 
+/* What is no file ("json:{...}", "nbd://...") isn't the one that is being filled. */
 static gboolean
 is_same_file (Vm *vm, const char *file, Image *image)
 {
-  g_autofree char *through_qemu = g_strdup_printf ("/proc/%d/root%s", vm_get_pid (vm), file);
+  g_autofree char *through_qemu = g_strdup_printf (
+      g_path_is_absolute (file) ? "/proc/%d/root%s" : "/proc/%d/cwd/%s", vm_get_pid (vm), file);
   guint64 device, inode;
   struct stat st;
 
@@ -59,6 +61,16 @@ is_same_file (Vm *vm, const char *file, Image *image)
   if (stat (through_qemu, &st) < 0 && stat (file, &st) < 0)
     return FALSE;
   return st.st_dev == device && st.st_ino == inode;
+}
+
+/* A file or device may be opened without a format on top of its protocol: that is raw. */
+static gboolean
+is_opened_as (const QmpBlockDevice *device, const char *format)
+{
+  return g_strcmp0 (device->driver, format) == 0
+         || (g_str_equal (format, "raw")
+             && (g_strcmp0 (device->driver, "file") == 0
+                 || g_strcmp0 (device->driver, "host_device") == 0));
 }
 
 static gboolean
@@ -76,15 +88,15 @@ check_disk (DestinationJob *job, Vm *vm, GPtrArray *devices, const DestinationDi
                    where, disk->device, disk->name);
       return FALSE;
     }
-  if (!device->inserted || !device->file
-      || (g_path_is_absolute (device->file) && !is_same_file (vm, device->file, disk->image)))
+  if (!device->inserted || !device->file || !is_same_file (vm, device->file, disk->image))
     {
       g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
                    "%s: disk %s is on %s in this QEMU, but %s is being filled: start it with that",
-                   where, disk->device, device->inserted ? device->file : "no medium", disk->path);
+                   where, disk->device,
+                   device->inserted && device->file ? device->file : "no medium", disk->path);
       return FALSE;
     }
-  if (g_strcmp0 (device->driver, disk->format) != 0)
+  if (!is_opened_as (device, disk->format))
     {
       g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
                    "%s: disk %s is opened as %s in this QEMU, the target %s is %s", where,
