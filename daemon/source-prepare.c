@@ -118,15 +118,21 @@ start_server (SourceJob *job, GError **error)
   g_autofree char *tls = source_id (job, "nbd");
   g_autofree char *authz = source_id (job, "authz");
   g_autofree char *fd = source_id (job, "listener");
+  g_autoptr (GError) failed = NULL;
 
   if (!qmp_tls_creds_add (qmp, tls, agent_get_config (job->base.agent)->tls_dir, "server",
                           cancellable, error)
       || !qmp_authz_add (qmp, authz, peer_link_get_client_dn (job->link), cancellable, error)
-      || !qmp_getfd (qmp, fd, listener_get_fd (job->listener), cancellable, error)
-      || !qmp_nbd_server_start_fd (qmp, fd, tls, authz, job->disks->len + 1, cancellable, error))
+      || !qmp_getfd (qmp, fd, listener_get_fd (job->listener), cancellable, error))
     return FALSE;
-  job->server = TRUE;
-  return TRUE;
+  job->server
+      = qmp_nbd_server_start_fd (qmp, fd, tls, authz, job->disks->len + 1, cancellable, &failed);
+  if (job->server)
+    return TRUE;
+  /* A refusal may mean that somebody else's runs.  Without any answer it may be ours that does. */
+  job->server = !g_error_matches (failed, JSON_CLIENT_ERROR, JSON_CLIENT_ERROR_REPLY);
+  g_propagate_error (error, g_steal_pointer (&failed));
+  return FALSE;
 }
 
 JobEvent
