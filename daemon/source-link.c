@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/source-private.h"
 
+/* Bytes: a peer's figures are added up. */
+#define MAX_SHOWN (G_GINT64_CONSTANT (1) << 54)
+
 static JobDisk *
 find_shown_disk (JobView *view, const char *name)
 {
@@ -23,10 +26,10 @@ show_disk (JobView *view, JsonObject *object)
   json_get_int (object, "done", &done);
   json_get_int (object, "read", &read_bytes);
   json_get_int (object, "zero", &zero);
-  disk->todo = MAX (todo, 0);
-  disk->done = MAX (done, 0);
-  disk->read = MAX (read_bytes, 0);
-  disk->zero = MAX (zero, 0);
+  disk->todo = CLAMP (todo, 0, MAX_SHOWN);
+  disk->done = CLAMP (done, 0, MAX_SHOWN);
+  disk->read = CLAMP (read_bytes, 0, MAX_SHOWN);
+  disk->zero = CLAMP (zero, 0, MAX_SHOWN);
 }
 
 void
