@@ -3,6 +3,8 @@
 #include "qmp/printable.h"
 
 #define MAX_DISKS 64
+/* A client that is well pings at least so often. */
+#define PING_MS 1000
 #define MAX_NAME 1024
 /* Of all names and paths of a job: many jobs must fit one answer to query-jobs. */
 #define MAX_TEXT (32 * 1024)
@@ -280,6 +282,7 @@ destination_bind (Job *base, Connection *connection)
     return;
   connection_unref (job->connection);
   job->connection = connection_ref (connection);
+  connection_set_timeout (connection, job->timeout_ms + PING_MS);
   job_forget_lost (base, JOB_EVENT_PEER_LOST);
 }
 
