@@ -35,7 +35,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (Mirror, mirror_free)
 
 /* Bytes that may be asked for and not answered, at most MIRROR_MAX_IN_FLIGHT; at any time, from any
  * thread, effective with the next request. At least one request (up to 256 KiB) is always allowed.
- * Never more requests than fit: the sum of their reply bytes, headers included, stays below it. */
+ * Never more reads than fit: the sum of their reply bytes, headers included, stays below it.  The
+ * longest answers to block status queries count as well, but only against MIRROR_MAX_IN_FLIGHT. */
 #define MIRROR_MAX_IN_FLIGHT (4 * 1024 * 1024)
 void mirror_set_in_flight (Mirror *mirror, gsize bytes);
 

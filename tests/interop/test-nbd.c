@@ -375,13 +375,44 @@ test_server_without_tls (void **state)
   assert_non_null (strstr (error->message, "the server offers no TLS"));
 }
 
+/* A device full of old data: holes are written as zeroes. */
+static void
+test_block_device (void **state)
+{
+  g_autofree char *backing = file_path ("device.img");
+  g_autofree char *name_file = file_path ("device.name");
+  g_autofree char *device = NULL;
+  g_autofree char *source = NULL;
+  g_autoptr (NbdServer) server = NULL;
+  g_autoptr (GError) error = NULL;
+  NbdTarget *target;
+  MirrorProgress progress;
+
+  need ("qemu-nbd");
+  need ("losetup");
+  run_command (
+      "yes old | head -c 64M > '%s'; losetup --find --show '%s' > '%s' 2>/dev/null || true",
+      backing, backing, name_file);
+  assert_true (g_file_get_contents (name_file, &device, NULL, NULL));
+  if (*g_strstrip (device) == '\0')
+    skip ();
+  source = make_source ("device-source.qcow2", "qcow2");
+  server = start_qemu_nbd (source, "qcow2", NULL);
+  target = nbd_target_new_raw (g_open (device, O_RDWR | O_CLOEXEC, 0), device, &error);
+  if (error == NULL && !target->is_zero)
+    copy (server, "data", NULL, target, &progress, &error);
+  nbd_target_free (target);
+  run_command ("losetup -d '%s'", device);
+  g_assert_no_error (error);
+  run_command ("qemu-img compare -U -f qcow2 -F raw '%s' '%s'", source, backing);
+}
+
 /* QEMU's own lock stands against our target, and the other way round. */
 static void
 test_image_locks (void **state)
 {
   g_autofree char *source = NULL;
   g_autoptr (NbdTarget) target = NULL;
-  g_autoptr (GError) error = NULL;
 
   need ("qemu-io");
   source = make_source ("locked.raw", "raw");
@@ -404,6 +435,7 @@ main (void)
     cmocka_unit_test (test_nbdkit_read_error),
     cmocka_unit_test (test_wrong_name_and_ca),
     cmocka_unit_test (test_server_without_tls),
+    cmocka_unit_test (test_block_device),
     cmocka_unit_test (test_image_locks),
   };
 

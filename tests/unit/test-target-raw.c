@@ -78,6 +78,19 @@ test_old_data_is_noticed (void **state)
   assert_false (target->is_zero);
 }
 
+/* qemu-img create writes the first block of a raw image. */
+static void
+test_little_of_zeroes_is_empty (void **state)
+{
+  static const guint8 block[4096];
+  int fd = make_file (MIB);
+  g_autoptr (NbdTarget) target = NULL;
+
+  assert_int_equal (pwrite (fd, block, sizeof block, 0), sizeof block);
+  target = nbd_target_new_raw (fd, "t", NULL);
+  assert_true (target->is_zero);
+}
+
 static void
 test_beyond_the_end (void **state)
 {
@@ -156,9 +169,13 @@ int
 main (void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test (test_write_and_zero), cmocka_unit_test (test_old_data_is_noticed),
-    cmocka_unit_test (test_beyond_the_end), cmocka_unit_test (test_not_a_file),
-    cmocka_unit_test (test_locks),          cmocka_unit_test (test_disk_full),
+    cmocka_unit_test (test_write_and_zero),
+    cmocka_unit_test (test_old_data_is_noticed),
+    cmocka_unit_test (test_little_of_zeroes_is_empty),
+    cmocka_unit_test (test_beyond_the_end),
+    cmocka_unit_test (test_not_a_file),
+    cmocka_unit_test (test_locks),
+    cmocka_unit_test (test_disk_full),
   };
 
   return cmocka_run_group_tests_name ("target-raw", tests, NULL, NULL);
