@@ -68,13 +68,13 @@ check_block_layer (SourceJob *job, GError **error)
   QmpExecutor *qmp = vm_get_executor (job->vm);
   GCancellable *cancellable = job_cancellable (&job->base);
   g_autoptr (GPtrArray) exports = NULL;
-  guint jobs;
+  g_autoptr (GPtrArray) jobs = qmp_query_block_jobs (qmp, cancellable, error);
 
-  if (!qmp_query_block_jobs (qmp, cancellable, &jobs, error))
+  if (!jobs)
     return FALSE;
-  if (jobs > 0)
-    return refuse (job, error, "%u block jobs are running: wait for their end, or cancel them",
-                   jobs);
+  if (jobs->len > 0)
+    return refuse (job, error, "the block job %.64s is running: wait for its end, or cancel it",
+                   (const char *)g_ptr_array_index (jobs, 0));
   exports = qmp_query_exports (qmp, cancellable, error);
   if (!exports)
     return FALSE;
@@ -88,7 +88,7 @@ check_block_layer (SourceJob *job, GError **error)
 
 /* Devices that come without a block node can't be exported: their disks would stay behind. */
 static gboolean
-check_device (SourceJob *job, const char *dir, JsonObject *child, gboolean *ret_iothread,
+check_device (SourceJob *job, const char *dir, JsonObject *child, char **ret_iothread,
               GError **error)
 {
   QmpExecutor *qmp = vm_get_executor (job->vm);
@@ -105,13 +105,13 @@ check_device (SourceJob *job, const char *dir, JsonObject *child, gboolean *ret_
                    type);
   path = g_strdup_printf ("%s/%s", dir, name);
   iothread = qmp_qom_get_string (qmp, path, "iothread", NULL, NULL);
-  if (iothread && *iothread != '\0')
-    *ret_iothread = TRUE;
+  if (iothread && *iothread != '\0' && !*ret_iothread)
+    *ret_iothread = g_strdup (name);
   return TRUE;
 }
 
 static gboolean
-check_iothreads (SourceJob *job, GError **error)
+check_iothreads (SourceJob *job, const char *device, GError **error)
 {
   const Config *config = agent_get_config (job->base.agent);
   CanaryVerdict verdict;
@@ -122,8 +122,10 @@ check_iothreads (SourceJob *job, GError **error)
     return FALSE;
   if (verdict == CANARY_AFFECTED)
     return refuse (job, error,
-                   "a disk is on an iothread, and this QEMU would abort when its export is closed "
-                   "(a canary did): start the guest without iothread=, or with a newer QEMU");
+                   "the device %s is on an iothread, and this QEMU would abort when an export of "
+                   "its disk is closed (a canary did): start the guest without iothread=, or with "
+                   "a newer QEMU",
+                   device);
   return TRUE;
 }
 
@@ -131,7 +133,7 @@ static gboolean
 check_devices (SourceJob *job, GError **error)
 {
   static const char *const dirs[] = { "/machine/peripheral", "/machine/peripheral-anon" };
-  gboolean iothread = FALSE;
+  g_autofree char *iothread = NULL;
 
   for (guint i = 0; i < G_N_ELEMENTS (dirs); i++)
     {
@@ -145,7 +147,7 @@ check_devices (SourceJob *job, GError **error)
                            error))
           return FALSE;
     }
-  return !iothread || check_iothreads (job, error);
+  return !iothread || check_iothreads (job, iothread, error);
 }
 
 static void

@@ -212,17 +212,19 @@ qmp_block_find_bitmap (const QmpBlockDevice *device, const char *name)
   return NULL;
 }
 
-gboolean
-qmp_query_block_jobs (QmpExecutor *executor, GCancellable *cancellable, guint *ret_n_jobs,
-                      GError **error)
+/* BlockJobInfo */
+static gpointer
+parse_block_job (QmpReply reply, JsonObject *object, GError **error)
 {
-  g_autoptr (JsonArray) jobs
-      = qmp_call_array (executor, "query-block-jobs", NULL, cancellable, error);
+  const char *id;
 
-  if (jobs == NULL)
-    return FALSE;
-  *ret_n_jobs = json_array_get_length (jobs);
-  return TRUE;
+  return qmp_reply_string (reply, object, "device", &id, error) ? g_strdup (id) : NULL;
+}
+
+GPtrArray *
+qmp_query_block_jobs (QmpExecutor *executor, GCancellable *cancellable, GError **error)
+{
+  return qmp_call_list (executor, "query-block-jobs", parse_block_job, g_free, cancellable, error);
 }
 
 void

@@ -47,9 +47,8 @@ QmpBlockDevice *qmp_block_find_qdev (GPtrArray *devices, const char *qdev);
 QmpBlockDevice *qmp_block_find_node (GPtrArray *devices, const char *node_name);
 QmpBitmap *qmp_block_find_bitmap (const QmpBlockDevice *device, const char *name);
 
-/* query-block-jobs: how many there are. */
-gboolean qmp_query_block_jobs (QmpExecutor *executor, GCancellable *cancellable, guint *ret_n_jobs,
-                               GError **error);
+/* query-block-jobs: their ids (char *). */
+GPtrArray *qmp_query_block_jobs (QmpExecutor *executor, GCancellable *cancellable, GError **error);
 
 /* BlockStats of a guest device, since QEMU started.  Strings may be NULL. */
 typedef struct
