@@ -18,6 +18,7 @@
 #define MAX_LOCAL 256
 /* Of one certificate: it can't take up the room of another. */
 #define MAX_OF_ONE_PEER 64
+/* Beyond it the oldest one has to go: one of a friend takes milliseconds, so it is a stranger's. */
 #define MAX_HANDSHAKES 32
 #define HANDSHAKE_MS 10000
 
@@ -30,7 +31,7 @@ struct Server
   GSocket *local, *remote;
   GSource *local_source, *remote_source;
   guint tick;
-  guint handshakes;
+  GQueue handshakes; /* Handshake, oldest first */
   GPtrArray *connections;
 };
 
@@ -41,6 +42,7 @@ typedef struct
   Channel *channel;
   Credentials *credentials;
   ConnectionOrigin origin;
+  GCancellable *cancellable;
   GError *error;
 } Handshake;
 
@@ -136,7 +138,7 @@ server_on_handshake_end (gpointer data)
   Handshake *handshake = data;
   Server *server = handshake->server;
 
-  server->handshakes--;
+  g_queue_remove (&server->handshakes, handshake);
   if (handshake->channel && !server->stopped
       && server_count (server, handshake->origin.identity) < MAX_OF_ONE_PEER)
     {
@@ -146,7 +148,7 @@ server_on_handshake_end (gpointer data)
     }
   else
     {
-      if (handshake->error)
+      if (handshake->error && !g_cancellable_is_cancelled (handshake->cancellable))
         g_message ("%s", handshake->error->message);
       channel_free (handshake->channel);
       g_free (handshake->origin.identity);
@@ -155,6 +157,7 @@ server_on_handshake_end (gpointer data)
     }
   g_clear_error (&handshake->error);
   credentials_unref (handshake->credentials);
+  g_object_unref (handshake->cancellable);
   server_unref (server);
   g_free (handshake);
   return G_SOURCE_REMOVE;
@@ -165,12 +168,29 @@ server_handshake_thread (gpointer data)
 {
   Handshake *handshake = data;
 
-  handshake->channel = tls_channel_accept (handshake->channel, handshake->credentials,
-                                           deadline_in (HANDSHAKE_MS, NULL), &handshake->error);
+  handshake->channel
+      = tls_channel_accept (handshake->channel, handshake->credentials,
+                            deadline_in (HANDSHAKE_MS, handshake->cancellable), &handshake->error);
   if (handshake->channel)
     handshake->origin.identity = g_strdup (tls_channel_get_identity (handshake->channel));
   g_idle_add_full (G_PRIORITY_DEFAULT, server_on_handshake_end, handshake, NULL);
   return NULL;
+}
+
+/* FALSE while those that had to go are still going. */
+static gboolean
+server_make_room (Server *server)
+{
+  guint length = g_queue_get_length (&server->handshakes);
+
+  if (length >= 2 * MAX_HANDSHAKES)
+    return FALSE;
+  if (length >= MAX_HANDSHAKES)
+    {
+      Handshake *oldest = g_queue_peek_nth (&server->handshakes, length - MAX_HANDSHAKES);
+      g_cancellable_cancel (oldest->cancellable);
+    }
+  return TRUE;
 }
 
 static gboolean
@@ -182,7 +202,7 @@ server_on_remote (GSocket *socket, GIOCondition condition, gpointer data)
 
   if (fd < 0)
     return G_SOURCE_CONTINUE;
-  if (server->handshakes >= MAX_HANDSHAKES)
+  if (!server_make_room (server))
     {
       close (fd);
       return G_SOURCE_CONTINUE;
@@ -195,7 +215,8 @@ server_on_remote (GSocket *socket, GIOCondition condition, gpointer data)
   handshake->credentials = agent_get_credentials (server->agent, CREDENTIALS_SERVER);
   handshake->server = server;
   server->refs++;
-  server->handshakes++;
+  handshake->cancellable = g_cancellable_new ();
+  g_queue_push_tail (&server->handshakes, handshake);
   g_thread_unref (g_thread_new ("handshake", server_handshake_thread, handshake));
   return G_SOURCE_CONTINUE;
 }
