@@ -191,7 +191,7 @@ def peculiar_source(world, kind):
         source.qmp("blockdev-add", driver="file", node_name="copy", filename=image)
         source.qmp("blockdev-backup", job_id="backup0", device="d0", target="copy", sync="full",
                    speed=65536)
-        words = ["d0", "backup0|job"]
+        words = ["block job backup0"]
     elif kind == "nbd-server":
         source.qmp("nbd-server-start", addr={"type": "unix", "data": {"path": "/run/vmlab/nbd"}})
         words = ["NBD server"]

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import subprocess
 import time
 
 import pytest
@@ -128,8 +129,8 @@ def test_own_credentials_that_are_no_good(world, host, variant, words):
     host.credentials(variant)
     host.agent.end()
     begin = len(host.agent.log())
-    host.agent.start(wait=False)
-    ready = wait_for(lambda: host.agent.ready() or (not host.agent.pid and "ended"),
+    started = host.agent.start(wait=False)
+    ready = wait_for(lambda: host.agent.ready() or (started.poll() is not None and "ended"),
                      "the agent to be ready or to end")
     if ready == "ended":
         text = host.agent.log()[begin:]
@@ -149,8 +150,9 @@ def test_no_client_certificate(world):
     world.a.credentials("no-client")
     world.a.agent.end()
     begin = len(world.a.agent.log())
-    world.a.agent.start(wait=False)
-    wait_for(lambda: world.a.agent.ready() or not world.a.agent.pid, "the agent to be ready or to end")
+    started = world.a.agent.start(wait=False)
+    wait_for(lambda: world.a.agent.ready() or started.poll() is not None,
+             "the agent to be ready or to end")
     source = world.source()
     outcome = world.migrate(source)
     assert outcome.code == 1, outcome
@@ -169,16 +171,16 @@ def test_a_stranger_without_a_certificate_gets_nothing(world):
 
 
 def test_many_strangers_do_not_keep_a_friend_out(world):
+    source, destination = world.pair()
     crowd = world.a.popen("bash", "-c", "for i in $(seq 100 299); do "
-                          f"eval \"exec $i<>/dev/tcp/{world.b.address}/{PORT}\"; done; sleep 1000")
-    wait_for(lambda: sum(s[0] == "ESTAB" and s[2] == PORT for s in world.a.sockets()) >= 100,
-             "the crowd to connect")
+                          f"eval \"exec $i<>/dev/tcp/{world.b.address}/{PORT}\"; done; echo there; exec sleep 1000", stdout=subprocess.PIPE)
     try:
-        source, destination = world.pair()
+        assert crowd.stdout.readline() == b"there\n"
+        assert sum(s[0] == "ESTAB" and s[2] == PORT for s in world.a.sockets()) >= 30
         outcome = world.migrate(source).check(0)
     finally:
         os.kill(world.a.inner_pid(crowd), 9)
-        crowd.wait()
+        crowd.communicate()
     world.assert_moved(source, destination, outcome)
 
 

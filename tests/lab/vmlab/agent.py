@@ -40,6 +40,7 @@ class Agent:
             wait_for(lambda: self.ready() or started.poll() is not None, "vmferryd to be ready")
             if started.poll() is not None:
                 raise LabError(f"vmferryd on {self.host.name} ended: {self.log()[-2000:]}")
+        return started
 
     def ready(self):
         with socket.socket(socket.AF_UNIX) as s:
