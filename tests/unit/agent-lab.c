@@ -158,6 +158,18 @@ remove_tree (const char *path)
   g_remove (path);
 }
 
+static void
+on_stopped (gpointer data)
+{
+  g_main_loop_quit (((FullLab *)data)->loop);
+}
+
+static void
+stop_agent (gpointer data)
+{
+  agent_stop (((AgentLab *)data)->agent, on_stopped, data);
+}
+
 void
 agent_lab_free (AgentLab *lab)
 {
@@ -165,8 +177,10 @@ agent_lab_free (AgentLab *lab)
 
   if (!lab)
     return;
-  g_main_loop_quit (full->loop);
+  agent_lab_invoke (lab, stop_agent, lab);
   g_thread_join (full->thread);
+  while (g_main_context_iteration (NULL, FALSE))
+    ;
   agent_free (lab->agent);
   /* What was on its way to the main thread, and the ends of the connections. */
   for (gint64 until = g_get_monotonic_time () + 100 * 1000; g_get_monotonic_time () < until;)
