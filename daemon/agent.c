@@ -176,8 +176,12 @@ agent_forget_old_jobs (gpointer data)
 
   agent->forget = 0;
   for (guint i = agent->jobs->len; i-- > 0;)
-    if (!agent_job_is_live (g_ptr_array_index (agent->jobs, i)) && ++ended > REMEMBERED_JOBS)
-      g_ptr_array_remove_index (agent->jobs, i);
+    {
+      const Job *job = g_ptr_array_index (agent->jobs, i);
+      /* One that runs has yet to tell its peer how it ended. */
+      if (!agent_job_is_live (job) && !job->running && ++ended > REMEMBERED_JOBS)
+        g_ptr_array_remove_index (agent->jobs, i);
+    }
   return G_SOURCE_REMOVE;
 }
 

@@ -248,6 +248,25 @@ start_failed (DestinationJob *job, const GError *failed, GError **error)
   return never (job, failed, error);
 }
 
+static gboolean
+vm_is_gone (DestinationJob *job)
+{
+  VmEvents events = { .closed = TRUE };
+
+  if (job->vm)
+    vm_get_events (job->vm, &events);
+  return events.closed;
+}
+
+/* A human says that the guest ran here before its QEMU died: its disks are here now. */
+static JobEvent
+own_without_vm (DestinationJob *job)
+{
+  job_notice (&job->base, TRUE, "the guest belongs here and its QEMU is gone: start it again");
+  job_set_owner (&job->base, JOB_OWNED_BY_DESTINATION);
+  return JOB_EVENT_DONE;
+}
+
 JobEvent
 destination_start (Job *base, GError **error)
 {
@@ -257,9 +276,11 @@ destination_start (Job *base, GError **error)
 
   if (base->command)
     json_get_bool (base->command, "paused", &paused);
-  if (!job->vm && !(job->vm = destination_open_vm (job, &failed)))
-    return never (job, failed, error);
-  if (!wait_until_loaded (job, &failed))
+  if (base->resolved && job->may_have_run && vm_is_gone (job))
+    return own_without_vm (job);
+  if (vm_is_gone (job))
+    failed = g_error_new (JOB_ERROR, JOB_ERROR_FAILED, "the QEMU at %s is gone", base->qmp_path);
+  if (failed || !wait_until_loaded (job, &failed))
     return never (job, failed, error);
   /* From here on the end of this QEMU is no proof that the guest never ran. */
   vm_set_lost_handler (job->vm, NULL, NULL);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/destination-private.h"
 
+#define POLL_MS 500
+
 /* The QEMU that we told to listen still has our objects; another one is none of ours. */
 static gboolean
 is_our_vm (DestinationJob *job, Vm *vm)
@@ -54,7 +56,24 @@ destination_recover_action (Job *base, GError **error)
   return JOB_EVENT_OWNED;
 }
 
-/* Nothing to do but to wait for the source's word; a QEMU that is gone answers the question. */
+/* A QEMU that is gone before the guest can have run in it answers the question. */
+static JobEvent
+wait_for_word (DestinationJob *job, GError **error)
+{
+  GCancellable *cancellable = job_cancellable (&job->base);
+  VmEvents events = { .closed = TRUE };
+
+  if (job->vm)
+    vm_get_events (job->vm, &events);
+  while (!g_cancellable_is_cancelled (cancellable) && !events.closed)
+    vm_wait_event (job->vm, &events, POLL_MS, cancellable, &events);
+  if (g_cancellable_set_error_if_cancelled (cancellable, error))
+    return JOB_EVENT_UNKNOWN;
+  g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED, "the QEMU at %s is gone", job->base.qmp_path);
+  return JOB_EVENT_NEVER;
+}
+
+/* Nothing to do but to wait for the source's word, or for a human's. */
 JobEvent
 destination_ask (Job *base, GError **error)
 {
@@ -75,11 +94,5 @@ destination_ask (Job *base, GError **error)
                    "guest is held here, paused. When %s can't come back: vmferry resolve %s "
                    "--owner destination, on both hosts; to give it back: --owner source",
                    base->peer, base->peer, base->uuid);
-  if (!job->vm)
-    {
-      g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED, "the QEMU at %s is gone", base->qmp_path);
-      return JOB_EVENT_NEVER;
-    }
-  destination_watch_vm (job);
-  return JOB_EVENT_DONE;
+  return wait_for_word (job, error);
 }

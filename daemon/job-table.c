@@ -53,9 +53,13 @@ static const Cell source_table[JOB_N_STATES][JOB_N_EVENTS] = {
                      [JOB_EVENT_CANCEL] = STAY (JOB_ACTION_TOO_LATE) },
   [JOB_FINISHING] = { [JOB_EVENT_DONE] = GO (JOB_DONE, JOB_ACTION_END),
                       [JOB_EVENT_FAILED] = GO (JOB_DONE, JOB_ACTION_END),
+                      [JOB_EVENT_UNTOLD] = GO (JOB_DONE, JOB_ACTION_TELL),
                       [JOB_EVENT_CANCEL] = STAY (JOB_ACTION_TOO_LATE) },
   [JOB_UNFENCING] = { [JOB_EVENT_DONE] = GO (JOB_UNDOING, JOB_ACTION_UNDO),
-                      [JOB_EVENT_FAILED] = GO (JOB_UNDOING, JOB_ACTION_UNDO) },
+                      [JOB_EVENT_FAILED] = GO (JOB_UNDOING, JOB_ACTION_UNDO),
+                      [JOB_EVENT_OWNED] = GO (JOB_FINISHING, JOB_ACTION_FINISH),
+                      [JOB_EVENT_UNKNOWN] = GO (JOB_NEEDS_OPERATOR, JOB_ACTION_ASK),
+                      [JOB_EVENT_CANCEL] = STAY (JOB_ACTION_TOO_LATE) },
   [JOB_RECOVERING] = { [JOB_EVENT_DONE] = GO (JOB_FENCING, JOB_ACTION_FENCE),
                        [JOB_EVENT_FAILED] = GO (JOB_UNDOING, JOB_ACTION_UNDO),
                        [JOB_EVENT_FENCED] = GO (JOB_STARTING, JOB_ACTION_START),
@@ -63,16 +67,25 @@ static const Cell source_table[JOB_N_STATES][JOB_N_EVENTS] = {
                        [JOB_EVENT_NEVER] = GO (JOB_UNFENCING, JOB_ACTION_UNFENCE),
                        [JOB_EVENT_UNKNOWN] = GO (JOB_NEEDS_OPERATOR, JOB_ACTION_ASK) },
   [JOB_UNDOING] = { [JOB_EVENT_DONE] = GO (JOB_FAILED, JOB_ACTION_END),
-                    [JOB_EVENT_FAILED] = GO (JOB_FAILED, JOB_ACTION_END) },
+                    [JOB_EVENT_FAILED] = GO (JOB_FAILED, JOB_ACTION_END),
+                    [JOB_EVENT_UNTOLD] = GO (JOB_FAILED, JOB_ACTION_TELL) },
   [JOB_CANCELLING] = { [JOB_EVENT_DONE] = GO (JOB_CANCELLED, JOB_ACTION_END),
                        [JOB_EVENT_FAILED] = GO (JOB_CANCELLED, JOB_ACTION_END),
+                       [JOB_EVENT_UNTOLD] = GO (JOB_CANCELLED, JOB_ACTION_TELL),
                        [JOB_EVENT_CANCEL] = STAY (JOB_ACTION_AGAIN) },
-  [JOB_NEEDS_OPERATOR] = { [JOB_EVENT_OWNED] = GO (JOB_FINISHING, JOB_ACTION_FINISH),
+  [JOB_NEEDS_OPERATOR] = { /* what became of a stream that stood still for too long */
+                           [JOB_EVENT_DONE] = GO (JOB_FENCING, JOB_ACTION_FENCE),
+                           [JOB_EVENT_FENCED] = GO (JOB_STARTING, JOB_ACTION_START),
+                           [JOB_EVENT_FAILED] = GO (JOB_UNDOING, JOB_ACTION_UNDO),
+                           [JOB_EVENT_OWNED] = GO (JOB_FINISHING, JOB_ACTION_FINISH),
                            [JOB_EVENT_NEVER] = GO (JOB_UNFENCING, JOB_ACTION_UNFENCE),
                            [JOB_EVENT_RESOLVE_SOURCE] = GO (JOB_UNFENCING, JOB_ACTION_UNFENCE),
                            [JOB_EVENT_RESOLVE_DESTINATION] = GO (JOB_FINISHING, JOB_ACTION_FINISH),
                            [JOB_EVENT_CANCEL] = STAY (JOB_ACTION_TOO_LATE) },
-  [JOB_DONE] = { [JOB_EVENT_CANCEL] = STAY (JOB_ACTION_TOO_LATE) },
+  [JOB_DONE] = { [JOB_EVENT_DONE] = GO (JOB_DONE, JOB_ACTION_FORGET),
+                 [JOB_EVENT_CANCEL] = STAY (JOB_ACTION_TOO_LATE) },
+  [JOB_FAILED] = { [JOB_EVENT_DONE] = GO (JOB_FAILED, JOB_ACTION_FORGET) },
+  [JOB_CANCELLED] = { [JOB_EVENT_DONE] = GO (JOB_CANCELLED, JOB_ACTION_FORGET) },
 };
 
 /* Before the release the destination never owns anything: all its troubles end in UNDOING, and its
@@ -134,7 +147,6 @@ static const Cell destination_table[JOB_N_STATES][JOB_N_EVENTS] = {
                            [JOB_EVENT_ABORT] = GO (JOB_UNDOING, JOB_ACTION_UNDO),
                            [JOB_EVENT_NEVER] = GO (JOB_UNDOING, JOB_ACTION_UNDO),
                            [JOB_EVENT_OWNED] = GO (JOB_OWNER, JOB_ACTION_NONE),
-                           [JOB_EVENT_QEMU_LOST] = GO (JOB_UNDOING, JOB_ACTION_UNDO),
                            [JOB_EVENT_RESOLVE_SOURCE] = GO (JOB_UNDOING, JOB_ACTION_UNDO),
                            [JOB_EVENT_RESOLVE_DESTINATION] = GO (JOB_STARTING, JOB_ACTION_START),
                            [JOB_EVENT_CANCEL] = STAY (JOB_ACTION_TOO_LATE) },
@@ -142,10 +154,12 @@ static const Cell destination_table[JOB_N_STATES][JOB_N_EVENTS] = {
                  [JOB_EVENT_FINISH] = STAY (JOB_ACTION_AGAIN),
                  [JOB_EVENT_ABORT] = STAY (JOB_ACTION_TOO_LATE),
                  [JOB_EVENT_CANCEL] = STAY (JOB_ACTION_TOO_LATE) },
-  [JOB_FAILED]
-  = { [JOB_EVENT_START] = STAY (JOB_ACTION_NEVER), [JOB_EVENT_ABORT] = STAY (JOB_ACTION_AGAIN) },
-  [JOB_CANCELLED]
-  = { [JOB_EVENT_START] = STAY (JOB_ACTION_NEVER), [JOB_EVENT_ABORT] = STAY (JOB_ACTION_AGAIN) },
+  [JOB_FAILED] = { [JOB_EVENT_START] = STAY (JOB_ACTION_NEVER),
+                   [JOB_EVENT_FINISH] = STAY (JOB_ACTION_NEVER),
+                   [JOB_EVENT_ABORT] = STAY (JOB_ACTION_AGAIN) },
+  [JOB_CANCELLED] = { [JOB_EVENT_START] = STAY (JOB_ACTION_NEVER),
+                      [JOB_EVENT_FINISH] = STAY (JOB_ACTION_NEVER),
+                      [JOB_EVENT_ABORT] = STAY (JOB_ACTION_AGAIN) },
 };
 
 JobStep
@@ -217,6 +231,7 @@ job_event_to_string (JobEvent event)
     [JOB_EVENT_OWNED] = "owned",
     [JOB_EVENT_FENCED] = "fenced",
     [JOB_EVENT_UNKNOWN] = "unknown",
+    [JOB_EVENT_UNTOLD] = "untold",
     [JOB_EVENT_PEER_LOST] = "peer-lost",
     [JOB_EVENT_QEMU_LOST] = "qemu-lost",
     [JOB_EVENT_CANCEL] = "cancel",
@@ -261,6 +276,8 @@ job_action_to_string (JobAction action)
     [JOB_ACTION_UNDO] = "undo",
     [JOB_ACTION_ASK] = "ask",
     [JOB_ACTION_END] = "end",
+    [JOB_ACTION_TELL] = "tell",
+    [JOB_ACTION_FORGET] = "forget",
   };
 
   return names[action];

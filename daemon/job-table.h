@@ -57,6 +57,7 @@ typedef enum
   JOB_EVENT_OWNED,   /* the destination owns the guest */
   JOB_EVENT_FENCED,  /* the source can't run the guest any more */
   JOB_EVENT_UNKNOWN, /* nobody can tell from here */
+  JOB_EVENT_UNTOLD,  /* done here, but the destination doesn't know it */
   /* from outside */
   JOB_EVENT_PEER_LOST,
   JOB_EVENT_QEMU_LOST,
@@ -101,7 +102,9 @@ typedef enum
   JOB_ACTION_RECOVER,
   JOB_ACTION_UNDO,
   JOB_ACTION_ASK, /* source: asks the destination until it answers; destination: waits to be told */
-  JOB_ACTION_END,
+  JOB_ACTION_END,    /* it is over */
+  JOB_ACTION_TELL,   /* source: it is over, but goes on telling the destination how it ended */
+  JOB_ACTION_FORGET, /* the destination knows: nothing is left to remember */
   JOB_N_ACTIONS
 } JobAction;
 

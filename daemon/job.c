@@ -100,14 +100,19 @@ job_keep_error (Job *job, const GError *error)
 }
 
 static void
-job_end (Job *job)
+job_forget (Job *job)
 {
   g_autoptr (GError) error = NULL;
 
-  job->ended_us = g_get_monotonic_time ();
   if (job->journal && !journal_remove (job->journal, &error))
     job_notice (job, TRUE, "%s", error->message);
   g_clear_pointer (&job->journal, journal_free);
+}
+
+static void
+job_end (Job *job)
+{
+  job->ended_us = g_get_monotonic_time ();
   agent_job_ended (job->agent, job);
 }
 
@@ -213,6 +218,11 @@ job_step (Job *job, JobStep step)
 {
   if (step.action == JOB_ACTION_IGNORE)
     return;
+  if (step.action == JOB_ACTION_FORGET)
+    {
+      job_forget (job);
+      return;
+    }
   if (!job_state_is_pass (job->state) && !job_state_is_pass (step.state))
     g_message ("job %.8s (%s): %s", job->uuid, job->guest, job_state_to_string (step.state));
   g_mutex_lock (&job->lock);
@@ -227,10 +237,15 @@ job_step (Job *job, JobStep step)
       g_cancellable_cancel (job->cancellable);
     }
   else if (step.action == JOB_ACTION_END)
-    job_end (job);
+    {
+      job_forget (job);
+      job_end (job);
+    }
   else if (step.action != JOB_ACTION_NONE)
     job_start_action (job, step.action);
 
+  if (step.action == JOB_ACTION_TELL)
+    job_end (job);
   if (step.action == JOB_ACTION_ASK)
     agent_emit (job->agent, job, "JOB_NEEDS_OPERATOR", job_describe (job));
   job_repeat_lost (job);
@@ -275,6 +290,7 @@ job_event (Job *job, JobEvent event, const GError *reason, GError **error)
   if (step.action == JOB_ACTION_AGAIN || step.action == JOB_ACTION_AWAIT
       || step.action == JOB_ACTION_IGNORE)
     return TRUE;
+  job->resolved = event == JOB_EVENT_RESOLVE_SOURCE || event == JOB_EVENT_RESOLVE_DESTINATION;
   job_keep_error (job, reason);
   job_interrupt (job, reason);
   job_step (job, step);
@@ -320,6 +336,7 @@ job_command (Job *job, JobEvent event, JobRequest *request, JsonObject *args)
       job_keep_error (job, error);
     }
   job_interrupt (job, error);
+  job->resolved = FALSE;
   job->request = request;
   g_clear_pointer (&job->command, json_object_unref);
   job->command = json_object_ref (args);

@@ -88,6 +88,7 @@ struct Job
   JobAction queued;            /* to start when it has returned */
   GCancellable *cancellable;   /* of the action that runs */
   guint sticky;                /* bits of JOB_EVENT_{PEER,QEMU}_LOST: they stay true */
+  gboolean resolved;           /* a human's decision led to the action that runs */
   JobRequest *request;         /* who waits for the end of the action; may be NULL */
   JsonNode *answer;            /* what the action wants to answer with */
   JsonObject *command;         /* the arguments of the command that is being carried out */

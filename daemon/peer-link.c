@@ -147,6 +147,16 @@ peer_link_free (PeerLink *link)
   g_free (link);
 }
 
+void
+peer_link_abort (PeerLink *link)
+{
+  struct linger reset = { .l_onoff = 1, .l_linger = 0 };
+
+  if (link && link->fd >= 0)
+    setsockopt (link->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+  peer_link_free (link);
+}
+
 static Channel *
 link_connect (PeerLink *link, const PeerLinkSetup *setup, const char *host, Deadline deadline,
               GError **error)

@@ -33,6 +33,8 @@ PeerLink *peer_link_open (const PeerLinkSetup *setup, const char *host,
                           GError **error);
 void peer_link_free (PeerLink *link);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (PeerLink, peer_link_free)
+/* The same, and throws away what has not been sent or acknowledged yet; takes NULL. */
+void peer_link_abort (PeerLink *link);
 
 /* As json_client_call ().  Takes over `args`. */
 gboolean peer_link_call (PeerLink *link, const char *command, JsonObject *args, Deadline deadline,

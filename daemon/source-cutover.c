@@ -280,6 +280,7 @@ source_last_pass (Job *base, GError **error)
   job_set_message (base, "last pass");
   source_stop_guard (job);
   peer_link_set_timeout (job->link, SWITCHOVER_TIMEOUT_MS);
+  job->release_asked = TRUE;
   if (!source_run_pass (job, TRUE, &bytes, error)
       || !peer_link_call (job->link, "release", json_args ("job", "s", base->uuid, NULL),
                           deadline_in (SWITCHOVER_TIMEOUT_MS, job_cancellable (base)), NULL, error))

@@ -6,8 +6,6 @@
 #define POLL_MS 50
 #define CANCEL_TIMEOUT_MS 10000
 #define QUIT_TIMEOUT_MS 10000
-#define RECONNECT_TIMEOUT_MS 5000
-#define ASK_AGAIN_MS 1000
 
 typedef enum
 {
@@ -100,6 +98,15 @@ judge_outcome (SourceJob *job, Outcome outcome, GError **error)
 }
 
 JobEvent
+source_look_again (SourceJob *job, GError **error)
+{
+  VmEvents events;
+
+  vm_get_events (job->vm, &events);
+  return judge_outcome (job, look_at_outcome (job, &events), error);
+}
+
+JobEvent
 source_release (Job *base, GError **error)
 {
   SourceJob *job = (SourceJob *)base;
@@ -110,7 +117,7 @@ source_release (Job *base, GError **error)
 
   vm_get_events (job->vm, &events);
   job->resumes = events.resumes;
-  if (!job_record (base, json_args ("record", "s", "released", NULL), error))
+  if (!job_record (base, json_args ("record", "s", "released", "ran", "b", job->ran, NULL), error))
     return JOB_EVENT_FAILED;
   job_set_owner (base, JOB_OWNED_BY_UNKNOWN);
   job_set_message (base, "released");
@@ -130,8 +137,19 @@ source_release (Job *base, GError **error)
 static JobEvent
 fence_by_quitting (SourceJob *job, const GError *why, GError **error)
 {
+  g_autofree char *status = NULL;
   VmEvents events;
 
+  vm_get_events (job->vm, &events);
+  /* One that has left postmigrate may have run its guest again meanwhile. */
+  if (!events.closed
+      && (!qmp_query_status (vm_get_executor (job->vm), NULL, &status, NULL, error)
+          || !g_str_equal (status, "postmigrate")))
+    {
+      if (status)
+        g_propagate_error (error, g_error_copy (why));
+      return JOB_EVENT_UNKNOWN;
+    }
   job_notice (&job->base, FALSE, "the source is fenced by ending its QEMU: %s", why->message);
   qmp_quit (vm_get_executor (job->vm), NULL, NULL);
   if (!vm_wait_exit (job->vm, QUIT_TIMEOUT_MS))
@@ -184,19 +202,6 @@ source_fence (Job *base, GError **error)
   return JOB_EVENT_DONE;
 }
 
-static gboolean
-link_is_up (SourceJob *job, GError **error)
-{
-  Job *base = &job->base;
-
-  return (job->link
-          && peer_link_call (job->link, "ping", NULL,
-                             deadline_in (RECONNECT_TIMEOUT_MS, job_cancellable (base)), NULL,
-                             NULL))
-         || source_open_link (job, deadline_in (RECONNECT_TIMEOUT_MS, job_cancellable (base)),
-                              error);
-}
-
 JobEvent
 source_start (Job *base, GError **error)
 {
@@ -211,7 +216,7 @@ source_start (Job *base, GError **error)
   while (event == JOB_EVENT_UNKNOWN && deadline_check (deadline, NULL))
     {
       g_clear_error (&failed);
-      if (link_is_up (job, &failed))
+      if (source_link_is_up (job, &failed))
         event = source_tell_start (job, &failed);
       if (event == JOB_EVENT_UNKNOWN)
         g_usleep (POLL_MS * 1000);
@@ -221,102 +226,17 @@ source_start (Job *base, GError **error)
   return event;
 }
 
-/* What the destination says without being told to start. */
-static JobEvent
-query_owner (SourceJob *job, GError **error)
-{
-  g_autoptr (JsonNode) answer = NULL;
-  const char *owner = "", *state = "";
-
-  if (!peer_link_call (job->link, "query", json_args ("job", "s", job->base.uuid, NULL),
-                       deadline_in (RECONNECT_TIMEOUT_MS, job_cancellable (&job->base)), &answer,
-                       error))
-    return JOB_EVENT_UNKNOWN;
-  if (JSON_NODE_HOLDS_OBJECT (answer))
-    {
-      json_get_string (json_node_get_object (answer), "owner", &owner);
-      json_get_string (json_node_get_object (answer), "state", &state);
-    }
-  if (g_str_equal (owner, "destination"))
-    return JOB_EVENT_OWNED;
-  g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED, "%s says: %.30s", job->base.peer, state);
-  return g_str_equal (state, "failed") || g_str_equal (state, "cancelled") ? JOB_EVENT_NEVER
-                                                                           : JOB_EVENT_UNKNOWN;
-}
-
-JobEvent
-source_ask (Job *base, GError **error)
-{
-  SourceJob *job = (SourceJob *)base;
-  gboolean fenced = job->fenced;
-  GCancellable *cancellable = job_cancellable (base);
-
-  job_set_message (base,
-                   fenced
-                       ? "fenced here, and no word from %s whether the guest runs there: it "
-                         "can't run here. vmferry keeps asking. When %s can't come back: vmferry "
-                         "resolve %s --owner source; when the guest runs there: --owner "
-                         "destination; on both hosts"
-                       : "released, and the QEMU here can't tell what became of the guest; %s "
-                         "is being asked. Look at both hosts (%s too), then: vmferry resolve %s "
-                         "--owner source|destination, on both",
-                   base->peer, base->peer, base->uuid);
-  while (!g_cancellable_is_cancelled (cancellable))
-    {
-      JobEvent event = JOB_EVENT_UNKNOWN;
-      g_autoptr (GError) failed = NULL;
-
-      if (link_is_up (job, &failed))
-        event = fenced ? source_tell_start (job, &failed) : query_owner (job, &failed);
-      if (event == JOB_EVENT_DONE)
-        return JOB_EVENT_OWNED;
-      if (event != JOB_EVENT_UNKNOWN)
-        {
-          if (failed)
-            g_propagate_error (error, g_steal_pointer (&failed));
-          return event;
-        }
-      for (guint i = 0; i < ASK_AGAIN_MS / POLL_MS && !g_cancellable_is_cancelled (cancellable);
-           i++)
-        g_usleep (POLL_MS * 1000);
-    }
-  g_cancellable_set_error_if_cancelled (cancellable, error);
-  return JOB_EVENT_UNKNOWN;
-}
-
-JobEvent
-source_unfence (Job *base, GError **error)
-{
-  SourceJob *job = (SourceJob *)base;
-  g_autofree char *fd = source_id (job, "fence");
-  QmpExecutor *qmp;
-
-  job_set_message (base, "giving the guest back");
-  if (!job->vm)
-    {
-      g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
-                   "the QEMU of %s is gone here and the guest was never started at %s: start it "
-                   "again from its disks here",
-                   base->guest, base->peer);
-      return JOB_EVENT_FAILED;
-    }
-  qmp = vm_get_executor (job->vm);
-  if (!job_record (base, json_args ("record", "s", "unfenced", NULL), error)
-      || !fence_lift (qmp, fd, error) || (job->ran && !qmp_cont (qmp, NULL, error)))
-    return JOB_EVENT_FAILED;
-  job->fenced = FALSE;
-  job_set_owner (base, JOB_OWNED_BY_SOURCE);
-  return JOB_EVENT_DONE;
-}
-
 /* The stale source is quit: its guest runs elsewhere.  Never a QEMU whose guest runs. */
 JobEvent
 source_finish (Job *base, GError **error)
 {
   SourceJob *job = (SourceJob *)base;
   gboolean running = FALSE;
+  SourceAnswer answer = SOURCE_ANSWER_NONE;
 
   job_set_message (base, "ending the QEMU here");
+  if (base->resolved)
+    job_record (base, json_args ("record", "s", "owner", NULL), NULL);
   job_set_owner (base, JOB_OWNED_BY_DESTINATION);
   source_stop_guard (job);
   if (job->vm && qmp_query_status (vm_get_executor (job->vm), NULL, NULL, &running, NULL)
@@ -338,10 +258,9 @@ source_finish (Job *base, GError **error)
     }
   g_clear_pointer (&job->listener, listener_free);
   if (job->link)
-    peer_link_call (job->link, "finish", json_args ("job", "s", base->uuid, NULL),
-                    deadline_in (SWITCHOVER_TIMEOUT_MS, job_cancellable (base)), NULL, NULL);
+    answer = source_send_end (job, "finish", SWITCHOVER_TIMEOUT_MS, NULL);
   g_clear_pointer (&job->link, peer_link_free);
   g_clear_pointer (&job->vm, vm_free);
   job_set_message (base, "the guest runs at %s", base->peer);
-  return JOB_EVENT_DONE;
+  return answer == SOURCE_ANSWER_DONE ? JOB_EVENT_DONE : JOB_EVENT_UNTOLD;
 }

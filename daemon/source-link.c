@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/source-private.h"
 
+#define RECONNECT_TIMEOUT_MS 5000
+
 /* Bytes: a peer's figures are added up. */
 #define MAX_SHOWN (G_GINT64_CONSTANT (1) << 54)
 
@@ -77,11 +79,23 @@ source_open_link (SourceJob *job, Deadline deadline, GError **error)
     .our_host = agent_get_host (agent),
   };
 
-  g_clear_pointer (&job->link, peer_link_free);
+  /* What was said on the old one and hasn't left this host must not arrive any more. */
+  g_clear_pointer (&job->link, peer_link_abort);
   job->link = peer_link_open (&setup, job->host, &handlers, &job->base, deadline, error);
   if (job->link)
     peer_link_set_timeout (job->link, job->timeout_ms);
   return job->link != NULL;
+}
+
+gboolean
+source_link_is_up (SourceJob *job, GError **error)
+{
+  GCancellable *cancellable = job_cancellable (&job->base);
+
+  return (job->link
+          && peer_link_call (job->link, "ping", NULL,
+                             deadline_in (RECONNECT_TIMEOUT_MS, cancellable), NULL, NULL))
+         || source_open_link (job, deadline_in (RECONNECT_TIMEOUT_MS, cancellable), error);
 }
 
 JobEvent

@@ -58,6 +58,8 @@ typedef struct
   double copy_rate; /* bytes per second, of the last pass that was long enough to tell */
   guint resumes;    /* RESUME events that had been seen at the release */
   gboolean fenced;  /* the journal says so */
+  /* The destination may hold the guest's other half: it must be told how the job ends. */
+  gboolean release_asked;
 
   GThread *guard;
   GCancellable *guard_stop; /* ends whatever it does: it must not hold up the cutover */
@@ -87,6 +89,7 @@ JobEvent source_finish (Job *base, GError **error);
 JobEvent source_unfence (Job *base, GError **error);
 JobEvent source_undo (Job *base, GError **error);
 JobEvent source_ask (Job *base, GError **error);
+JobEvent source_tell (Job *base, GError **error);
 JobEvent source_recover_action (Job *base, GError **error);
 
 /* source-disks.c: finds the disks to move, refuses what can't be moved. */
@@ -102,6 +105,25 @@ gboolean source_open_link (SourceJob *job, Deadline deadline, GError **error);
 void source_show_disks (SourceJob *job, JsonArray *disks);
 /* Asks the destination to start the guest, once.  DONE, NEVER, or UNKNOWN with an error. */
 JobEvent source_tell_start (SourceJob *job, GError **error);
+
+/* The link, or a new one, answers. */
+gboolean source_link_is_up (SourceJob *job, GError **error);
+
+/* source-handover.c: what became of a released stream; UNKNOWN: it is on its way still. */
+JobEvent source_look_again (SourceJob *job, GError **error);
+
+/* source-settle.c: says "finish" or "abort" to the destination, once.  `error` is set unless the
+ * answer is DONE, and may be then. */
+typedef enum
+{
+  SOURCE_ANSWER_DONE,  /* it knows, or has forgotten the job */
+  SOURCE_ANSWER_OWNED, /* too late for an abort: the guest runs there */
+  SOURCE_ANSWER_NEVER, /* nothing to finish: the guest was never started there */
+  SOURCE_ANSWER_BUSY,  /* not now */
+  SOURCE_ANSWER_NONE
+} SourceAnswer;
+SourceAnswer source_send_end (SourceJob *job, const char *command, gint64 timeout_ms,
+                              GError **error);
 
 /* source-cutover.c: brings the view of the memory up to date. */
 void source_show_ram (SourceJob *job, const QmpMigration *migration);

@@ -83,11 +83,23 @@ source_recover_action (Job *base, GError **error)
   JsonObject *begin = g_ptr_array_index (base->records, 0);
 
   json_get_bool (begin, "ran", &job->ran);
+  if (job_find_record (base, "released"))
+    json_get_bool (job_find_record (base, "released"), "ran", &job->ran);
+  job->release_asked = TRUE;
   recover_disks (job, begin);
-  recover_vm (job, begin);
+  /* What was undone already is somebody else's by now: only the destination must be told. */
+  if (!job_find_record (base, "undone"))
+    recover_vm (job, begin);
   job->fenced = job_find_record (base, "fenced") && !job_find_record (base, "unfenced");
   /* To tell the destination, where it can be told; it finds out by itself otherwise. */
   source_open_link (job, deadline_in (CONNECT_TIMEOUT_MS, job_cancellable (base)), NULL);
+  if (job_find_record (base, "undone"))
+    {
+      g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
+                   "%s had to be told that the guest stays at %s", base->peer,
+                   agent_get_host (base->agent));
+      return JOB_EVENT_FAILED;
+    }
   if (job_find_record (base, "owner"))
     return JOB_EVENT_OWNED;
   if (job->fenced)

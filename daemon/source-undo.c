@@ -173,20 +173,22 @@ undo_in_qemu (SourceJob *job, GError **error)
     g_clear_error (error);
 }
 
-static void
+/* TRUE: the destination knows, or ends the job by itself because it has lost us. */
+static gboolean
 undo_at_peer (SourceJob *job)
 {
   Job *base = &job->base;
-  g_autofree char *reason = NULL;
+  SourceAnswer answer = SOURCE_ANSWER_NONE;
 
-  if (!job->link || !base->journal)
-    return;
-  g_mutex_lock (&base->lock);
-  reason = g_strdup (base->error ? base->error->message : "the job has ended");
-  g_mutex_unlock (&base->lock);
-  peer_link_call (job->link, "abort",
-                  json_args ("job", "s", base->uuid, "reason", "s", reason, NULL),
-                  deadline_in (ABORT_TIMEOUT_MS, NULL), NULL, NULL);
+  if (!base->journal)
+    return TRUE;
+  if (job->link)
+    answer = source_send_end (job, "abort", ABORT_TIMEOUT_MS, NULL);
+  if (answer == SOURCE_ANSWER_DONE || !job->release_asked)
+    return TRUE;
+  /* Nothing of it is left here after a restart, either. */
+  job_record (base, json_args ("record", "s", "undone", NULL), NULL);
+  return FALSE;
 }
 
 JobEvent
@@ -194,21 +196,26 @@ source_undo (Job *base, GError **error)
 {
   SourceJob *job = (SourceJob *)base;
   g_autoptr (GError) failed = NULL;
+  gboolean told;
 
   job_set_message (base, "removing what was made");
   source_stop_guard (job);
   if (job->vm && base->journal)
     undo_in_qemu (job, &failed);
-  undo_at_peer (job);
+  told = undo_at_peer (job);
   g_clear_pointer (&job->link, peer_link_free);
   g_clear_pointer (&job->listener, listener_free);
   if (job->vm)
     vm_set_lost_handler (job->vm, NULL, NULL);
   g_clear_pointer (&job->vm, vm_free);
-  if (!failed)
+  if (failed)
+    job_notice (base, TRUE, "not everything could be removed from %s: %s", base->qmp_path,
+                failed->message);
+  if (!failed && told)
     return JOB_EVENT_DONE;
-  job_notice (base, TRUE, "not everything could be removed from %s: %s", base->qmp_path,
-              failed->message);
-  g_propagate_error (error, g_steal_pointer (&failed));
-  return JOB_EVENT_FAILED;
+  if (failed)
+    g_propagate_error (error, g_steal_pointer (&failed));
+  else
+    g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED, "%s can't be told", base->peer);
+  return told ? JOB_EVENT_FAILED : JOB_EVENT_UNTOLD;
 }

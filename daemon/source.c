@@ -11,6 +11,7 @@ static const JobActionFunc source_actions[JOB_N_ACTIONS] = {
   [JOB_ACTION_START] = source_start,     [JOB_ACTION_FINISH] = source_finish,
   [JOB_ACTION_UNFENCE] = source_unfence, [JOB_ACTION_UNDO] = source_undo,
   [JOB_ACTION_ASK] = source_ask,         [JOB_ACTION_RECOVER] = source_recover_action,
+  [JOB_ACTION_TELL] = source_tell,
 };
 
 SourceDisk *
