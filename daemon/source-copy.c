@@ -7,6 +7,7 @@
 #define PASS_OVERHEAD_S 0.02
 #define CONVERGED_BYTES (512 * 1024)
 #define SEED_SERIAL 0
+#define DEATH_MS 200
 
 typedef struct
 {
@@ -78,6 +79,27 @@ take_answer (SourceJob *job, JsonNode *answer)
   return bytes;
 }
 
+/* The destination sees only that a connection broke; that QEMU has died is seen here, but maybe a
+ * moment later.  FALSE. */
+static gboolean
+name_cause (SourceJob *job, GError **error)
+{
+  gint64 until = g_get_monotonic_time () + DEATH_MS * 1000;
+  VmEvents events;
+
+  vm_get_events (job->vm, &events);
+  while (!events.closed && g_get_monotonic_time () < until
+         && !g_cancellable_is_cancelled (job_cancellable (&job->base)))
+    vm_wait_event (job->vm, &events, DEATH_MS, job_cancellable (&job->base), &events);
+  if (events.closed && error)
+    {
+      g_clear_error (error);
+      g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED, "the QEMU of %s is gone (%s)",
+                   job->base.guest, job->base.qmp_path);
+    }
+  return FALSE;
+}
+
 /* The destination copies; it answers when all of it is durable there.  No deadline: it watches for
  * progress itself, and the link's pings watch it. */
 static gboolean
@@ -101,7 +123,7 @@ copy_exports (SourceJob *job, const char *bitmap, GPtrArray *exports, gboolean l
                                   (gint64)listener_get_port (job->listener), "last", "b", last,
                                   "disks", "a", disks, NULL),
                        deadline, &answer, error))
-    return FALSE;
+    return name_cause (job, error);
   *ret_bytes = take_answer (job, answer);
   return TRUE;
 }
