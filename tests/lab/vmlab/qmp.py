@@ -30,7 +30,8 @@ class Qmp:
 
     def __call__(self, execute, **arguments):
         arguments = {k.replace("_", "-"): v for k, v in arguments.items()}
-        self.socket.sendall(json.dumps({"execute": execute, "arguments": arguments}).encode())
+        command = json.dumps({"execute": execute, "arguments": arguments}) + "\n"
+        self.socket.sendall(command.encode())
         while True:
             message = self._receive()
             if "event" in message:
