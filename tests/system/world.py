@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the system tests share: guests that are reused while they are unharmed, the command, and
 the checks that count in every test."""
+import contextlib
 import json
 import os
 import re
@@ -62,7 +63,10 @@ class Migration:
         return Outcome(self.process.returncode, out, err)
 
     def signal(self, number):
-        os.kill(self.host.inner_pid(self.process), number)
+        """To the command, unless it has ended."""
+        for pid in run("pgrep", "-P", self.process.pid, check=False).stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), number)
 
 
 class World:
