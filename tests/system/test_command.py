@@ -6,7 +6,6 @@ import signal
 import time
 
 import pytest
-from world import Disk
 
 
 def test_detach_status_watch_and_jobs(world):
@@ -51,7 +50,7 @@ def test_ctrl_c(world, state, how):
 @pytest.mark.parametrize("delay_ms", [0, 20, 60, 150])
 def test_ctrl_c_around_the_switchover(world, delay_ms):
     """Too early or too late: the exit status tells which, and there is one guest."""
-    source, destination = world.pair([Disk("raw", 64)])
+    source, destination = world.pair()
     migration = world.start(source)
     source.qmp.wait_event("STOP")
     time.sleep(delay_ms / 1000)  # the moment is what is tried
@@ -81,7 +80,7 @@ def test_cancel_of_an_ended_and_of_an_unknown_job(world):
 
 
 def test_the_death_of_the_command_leaves_the_job_running(world):
-    source, destination = world.pair([Disk("raw", 64)])
+    source, destination = world.pair()
     world.slow("200mbit")
     migration = world.start(source)
     world.wait_copying(source)
@@ -92,7 +91,7 @@ def test_the_death_of_the_command_leaves_the_job_running(world):
 
 
 def test_sighup_leaves_the_job_running(world):
-    source, destination = world.pair([Disk("raw", 64)])
+    source, destination = world.pair()
     world.slow("200mbit")
     migration = world.start(source)
     world.wait_copying(source)

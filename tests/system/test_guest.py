@@ -9,7 +9,7 @@ from world import Disk, IMAGES, wait_for
 @pytest.fixture
 def moving(world):
     """(source, destination, migration) in mid-copy, on a slow link."""
-    source, destination = world.pair([Disk("qcow2"), Disk("raw")], keep=False)
+    source, destination = world.pair([Disk("qcow2", 128), Disk("raw", 128)], keep=False)
     world.slow()
     migration = world.start(source, "--timeout", "10")
     world.wait_copying(source)

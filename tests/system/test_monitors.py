@@ -66,14 +66,14 @@ def test_not_qemu_at_the_source(world, what):
 
 def test_no_monitor_at_the_destination(world):
     """It may still appear until the cutover; then it is missed."""
-    source = world.source([Disk("raw", 64)])
+    source = world.source()
     outcome = migrate(world, source, timeout="5")
     world.assert_failed(source, None, outcome, "hostB", "/run/vmlab/vm1-in.qmp")
     assert world.b.image_files() == []
 
 
 def test_monitor_in_use_at_the_destination(world):
-    source, destination = world.pair([Disk("raw", 64)])
+    source, destination = world.pair()
     with socket.socket(socket.AF_UNIX) as other:
         other.connect(world.b.path(destination.socket))
         other.recv(4096)
@@ -82,7 +82,7 @@ def test_monitor_in_use_at_the_destination(world):
 
 
 def test_not_qemu_at_the_destination(world):
-    source = world.source([Disk("raw", 64)])
+    source = world.source()
     process = not_qemu(world.b, "/run/vmlab/odd.qmp", "b'220 mail ESMTP\\r\\n'")
     try:
         outcome = migrate(world, source, dest_qmp="/run/vmlab/odd.qmp", timeout="5")
@@ -93,8 +93,8 @@ def test_not_qemu_at_the_destination(world):
 
 def test_destination_that_does_not_wait_for_a_guest(world):
     """A QEMU that runs a guest of its own is left alone."""
-    source = world.source([Disk("raw", 64)])
-    other = Guest(world.lab, "vm2", [Disk("raw", 64)]).boot(world.b)
+    source = world.source()
+    other = Guest(world.lab, "vm2", [Disk("raw")]).boot(world.b)
     world.qemus.append(other)
     outcome = migrate(world, source, dest_qmp=other.socket)
     outcome.check(1, "inmigrate|incoming", "running")
@@ -106,26 +106,26 @@ def test_destination_that_does_not_wait_for_a_guest(world):
 
 
 def test_destination_of_another_machine_type(world):
-    source = world.source([Disk("raw", 64)])
+    source = world.source()
     destination = world.destination(source, machine="pc")
     outcome = migrate(world, source)
     world.assert_failed(source, destination, outcome, "machine", "q35", "i440fx|pc")
 
 
 def test_destination_without_one_of_the_disks(world):
-    source = world.source([Disk("raw", 64), Disk("qcow2", 64)])
-    destination = world.destination(source, disks=[Disk("raw", 64)])
+    source = world.source()
+    destination = world.destination(source, disks=[Disk("raw")])
     outcome = migrate(world, source)
     world.assert_failed(source, destination, outcome, "hostB", "d1|vd1")
 
 
 def test_destination_with_another_image_than_the_target(world):
     """A QEMU that would start from another file than the one that is copied."""
-    source = world.source([Disk("raw", 64)])
+    source = world.source()
     world.b.run("truncate", "-s", "64M", f"{IMAGES}/vm1-other.raw")
-    destination = world.destination(source, disks=[Disk("raw", 64)])
+    destination = world.destination(source)
     destination.end()
-    destination.disks = [(f"{IMAGES}/vm1-other.raw", destination.disks[0][1])]
+    destination.disks[0] = (f"{IMAGES}/vm1-other.raw", destination.disks[0][1])
     destination.start()
     outcome = migrate(world, source)
     world.assert_failed(source, destination, outcome, "vm1-d0.raw|vm1-other.raw")
@@ -133,7 +133,7 @@ def test_destination_with_another_image_than_the_target(world):
 
 def test_destination_of_another_memory_size(world):
     """Only QEMU itself finds this; the source goes on, and the message is QEMU's."""
-    source = world.source([Disk("raw", 64)])
+    source = world.source()
     destination = world.destination(source, extra=["-m", "256"])
     outcome = migrate(world, source)
     outcome.check(1, "hostB|hostA")
@@ -185,7 +185,7 @@ def peculiar_source(world, kind):
         extra, words = vhost_user_disk(world, image), ["vhost-user"]
     else:
         extra, words = [], []
-    source = world.source([Disk("raw", 64)], keep=False, extra=extra)
+    source = world.source([Disk("raw")], keep=False, extra=extra)
     if kind == "block-job":
         world.a.run("qemu-img", "create", "-q", "-f", "raw", image, "64M")
         source.qmp("blockdev-add", driver="file", node_name="copy", filename=image)
@@ -214,7 +214,7 @@ def vhost_user_disk(world, image):
 def test_disk_on_an_iothread_of_an_affected_qemu(world):
     """QEMU 7.2 aborts when an NBD client of such a disk leaves; whether this one does is tried on
     a QEMU that nobody needs. A QEMU that is not affected migrates."""
-    source = world.source([Disk("raw", 64, iothread=True)], keep=False)
+    source = world.source([Disk("raw", iothread=True)], keep=False)
     destination = world.destination(source)
     outcome = world.migrate(source)
     if outcome.code == 0:

@@ -19,7 +19,7 @@ COMPLAINT = re.compile(rb"IOERR|CORRUPT|OPEN|EXIT|panic|Oops|rcu.*stall")
 @dataclasses.dataclass
 class Disk:
     format: str = "raw"
-    mb: int = 128
+    mb: int = 64
     path: str = None  # a block device; else a file in the image directory
     iothread: bool = False
 
