@@ -94,8 +94,13 @@ static void
 job_keep_error (Job *job, const GError *error)
 {
   g_mutex_lock (&job->lock);
+  if (error && job->doubtful)
+    g_clear_error (&job->error);
   if (error && !job->error)
-    job->error = g_error_copy (error);
+    {
+      job->error = g_error_copy (error);
+      job->doubtful = FALSE;
+    }
   g_mutex_unlock (&job->lock);
 }
 
@@ -112,6 +117,11 @@ job_forget (Job *job)
 static void
 job_end (Job *job)
 {
+  /* What went wrong on the way is in the log. */
+  g_mutex_lock (&job->lock);
+  if (job->state == JOB_DONE)
+    g_clear_error (&job->error);
+  g_mutex_unlock (&job->lock);
   job->ended_us = g_get_monotonic_time ();
   agent_job_ended (job->agent, job);
 }
@@ -145,6 +155,8 @@ job_on_finished (gpointer data)
     g_message ("job %.8s: %s: %s", job->uuid, job_state_to_string (job->state), error->message);
   if (event != JOB_EVENT_DONE)
     job_keep_error (job, error);
+  if (event == JOB_EVENT_UNKNOWN)
+    job->doubtful = TRUE;
   job_answer (job, event == JOB_EVENT_DONE ? NULL : error);
   job_step (job, job_table_step (job->role, job->state, event));
   return G_SOURCE_REMOVE;

@@ -43,7 +43,7 @@ typedef enum
 typedef struct
 {
   char *disk, *target, *format;
-  char *source; /* the file or device it has at the source; NULL at the destination */
+  char *source;             /* the file or device it has at the source; NULL at the destination */
   guint64 size, todo, done; /* bytes; of the pass that runs */
   guint64 read, zero;       /* bytes; of all passes */
   guint pass;               /* 0: seeding */
@@ -93,6 +93,7 @@ struct Job
   JsonNode *answer;            /* what the action wants to answer with */
   JsonObject *command;         /* the arguments of the command that is being carried out */
   GError *error;               /* the first one that ended the job */
+  gboolean doubtful;           /* ... or only left it open how it ends: the next one replaces it */
 
   GMutex lock;
   JobView view;

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/source-private.h"
 
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #define POLL_MS 100
 /* The rest of the allowed downtime is for the last pass and the handover. */
 #define FIRST_RAM_SHARE 0.35
@@ -139,8 +143,20 @@ pass_stream (SourceJob *job, guint16 port, const char *fd_name, GError **error)
       g_prefix_error (error, "the memory can't be sent to %s: ", job->base.peer);
       return FALSE;
     }
+  job->stream_fd = fcntl (channel_get_fd (channel), F_DUPFD_CLOEXEC, 3);
+  peer_link_tune_socket (channel_get_fd (channel), job->timeout_ms);
   return qmp_getfd (vm_get_executor (job->vm), fd_name, channel_get_fd (channel), cancellable,
                     error);
+}
+
+void
+source_break_stream (SourceJob *job)
+{
+  if (job->stream_fd < 0)
+    return;
+  shutdown (job->stream_fd, SHUT_RDWR);
+  close (job->stream_fd);
+  job->stream_fd = -1;
 }
 
 static gboolean
@@ -261,8 +277,9 @@ source_cutover (Job *base, GError **error)
   SourceJob *job = (SourceJob *)base;
   guint16 port;
 
-  if (!open_incoming (job, &port, error) || !secure_stream (job, error) || !share_rate (job, error)
-      || !start_stream (job, port, error))
+  if (!job_record (base, json_args ("record", "s", "cutover", NULL), error)
+      || !open_incoming (job, &port, error) || !secure_stream (job, error)
+      || !share_rate (job, error) || !start_stream (job, port, error))
     return JOB_EVENT_FAILED;
   job_set_message (base, "moving the memory");
   if (!follow_stream (job, error))
@@ -280,6 +297,7 @@ source_last_pass (Job *base, GError **error)
   job_set_message (base, "last pass");
   source_stop_guard (job);
   peer_link_set_timeout (job->link, SWITCHOVER_TIMEOUT_MS);
+  peer_link_tune_socket (job->stream_fd, SWITCHOVER_TIMEOUT_MS);
   job->release_asked = TRUE;
   if (!source_run_pass (job, TRUE, &bytes, error)
       || !peer_link_call (job->link, "release", json_args ("job", "s", base->uuid, NULL),

@@ -61,6 +61,13 @@ wait_for_outcome (SourceJob *job, gint64 timeout_ms)
 static JobEvent
 fenced_by_death (SourceJob *job, GError **error)
 {
+  if (job->base.records)
+    {
+      g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
+                   "the QEMU of %s ended, and the agent had not watched it all the time",
+                   job->base.guest);
+      return JOB_EVENT_UNKNOWN;
+    }
   if (vm_wait_exit (job->vm, QUIT_TIMEOUT_MS)
       && job_record (&job->base, json_args ("record", "s", "fenced", "by", "s", "death", NULL),
                      error))
@@ -82,6 +89,8 @@ judge_outcome (SourceJob *job, Outcome outcome, GError **error)
   switch (outcome)
     {
     case OUTCOME_COMPLETED:
+      /* QEMU waits for nothing any more: what the kernel has yet to send may take its time. */
+      peer_link_tune_socket (job->stream_fd, job->timeout_ms);
       return JOB_EVENT_DONE;
     case OUTCOME_GONE:
       return fenced_by_death (job, error);
@@ -98,12 +107,17 @@ judge_outcome (SourceJob *job, Outcome outcome, GError **error)
 }
 
 JobEvent
-source_look_again (SourceJob *job, GError **error)
+source_end_stream (SourceJob *job, gint64 patience_ms, GError **error)
 {
-  VmEvents events;
+  Outcome outcome = wait_for_outcome (job, patience_ms);
 
-  vm_get_events (job->vm, &events);
-  return judge_outcome (job, look_at_outcome (job, &events), error);
+  if (outcome == OUTCOME_OPEN)
+    {
+      source_break_stream (job);
+      qmp_migrate_cancel (vm_get_executor (job->vm), NULL, NULL);
+      outcome = wait_for_outcome (job, CANCEL_TIMEOUT_MS);
+    }
+  return judge_outcome (job, outcome, error);
 }
 
 JobEvent
@@ -113,7 +127,6 @@ source_release (Job *base, GError **error)
   QmpExecutor *qmp = vm_get_executor (job->vm);
   g_autoptr (GError) failed = NULL;
   VmEvents events;
-  Outcome outcome;
 
   vm_get_events (job->vm, &events);
   job->resumes = events.resumes;
@@ -124,13 +137,7 @@ source_release (Job *base, GError **error)
   if (!qmp_migrate_continue (qmp, NULL, &failed)
       && g_error_matches (failed, JSON_CLIENT_ERROR, JSON_CLIENT_ERROR_REPLY))
     g_message ("%s", failed->message);
-  outcome = wait_for_outcome (job, SWITCHOVER_TIMEOUT_MS);
-  if (outcome == OUTCOME_OPEN)
-    {
-      qmp_migrate_cancel (qmp, NULL, NULL);
-      outcome = wait_for_outcome (job, CANCEL_TIMEOUT_MS);
-    }
-  return judge_outcome (job, outcome, error);
+  return source_end_stream (job, SWITCHOVER_TIMEOUT_MS, error);
 }
 
 /* Where no lock can hold it (locking=off), only the end of the process is a fence. */
@@ -257,6 +264,7 @@ source_finish (Job *base, GError **error)
                     base->qmp_path);
     }
   g_clear_pointer (&job->listener, listener_free);
+  source_break_stream (job);
   if (job->link)
     answer = source_send_end (job, "finish", SWITCHOVER_TIMEOUT_MS, NULL);
   g_clear_pointer (&job->link, peer_link_free);

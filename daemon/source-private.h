@@ -51,6 +51,7 @@ typedef struct
   guint n_writable; /* devices with a writable medium: none may come or go */
   Listener *listener;
   JsonObject *old_parameters; /* of the migration, to be put back */
+  int stream_fd;              /* a duplicate of the socket that the memory goes over; -1 */
 
   guint serial;     /* of the bitmap that records now */
   gboolean bitmaps; /* there is one that records */
@@ -109,8 +110,10 @@ JobEvent source_tell_start (SourceJob *job, GError **error);
 /* The link, or a new one, answers. */
 gboolean source_link_is_up (SourceJob *job, GError **error);
 
-/* source-handover.c: what became of a released stream; UNKNOWN: it is on its way still. */
-JobEvent source_look_again (SourceJob *job, GError **error);
+/* source-handover.c: what became of a released stream; one that is on its way still after
+ * `patience_ms` is cancelled.  DONE: all of it was sent, to be fenced; FENCED: by its QEMU's death;
+ * FAILED: the guest is back; UNKNOWN: QEMU doesn't say. */
+JobEvent source_end_stream (SourceJob *job, gint64 patience_ms, GError **error);
 
 /* source-settle.c: says "finish" or "abort" to the destination, once.  `error` is set unless the
  * answer is DONE, and may be then. */
@@ -125,6 +128,9 @@ typedef enum
 SourceAnswer source_send_end (SourceJob *job, const char *command, gint64 timeout_ms,
                               GError **error);
 
+/* source-cutover.c: breaks the stream off, from outside: while QEMU waits for a socket in
+ * mid-switchover its monitor doesn't answer.  Takes any state, closes our duplicate. */
+void source_break_stream (SourceJob *job);
 /* source-cutover.c: brings the view of the memory up to date. */
 void source_show_ram (SourceJob *job, const QmpMigration *migration);
 

@@ -52,28 +52,13 @@ recover_vm (SourceJob *job, JsonObject *begin)
 static JobEvent
 judge_released (SourceJob *job, GError **error)
 {
-  QmpExecutor *qmp;
-  g_autofree char *status = NULL;
-  gboolean running;
-
   if (!job->vm)
     {
       g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
                    "the QEMU of %s ended while the agent was away", job->base.guest);
       return JOB_EVENT_UNKNOWN;
     }
-  qmp = vm_get_executor (job->vm);
-  if (!qmp_query_status (qmp, NULL, &status, &running, error))
-    return JOB_EVENT_UNKNOWN;
-  /* Nothing runs here and all of it was sent: fenced now, the destination may start it. */
-  if (g_str_equal (status, "postmigrate"))
-    return JOB_EVENT_DONE;
-  /* Running again, or still before the end of the stream: the destination can't have all of it
-   * once this is cancelled. */
-  job_set_owner (&job->base, JOB_OWNED_BY_SOURCE);
-  g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED, "the agent of %s was restarted",
-               agent_get_host (job->base.agent));
-  return JOB_EVENT_FAILED;
+  return source_end_stream (job, 0, error);
 }
 
 JobEvent
@@ -85,7 +70,7 @@ source_recover_action (Job *base, GError **error)
   json_get_bool (begin, "ran", &job->ran);
   if (job_find_record (base, "released"))
     json_get_bool (job_find_record (base, "released"), "ran", &job->ran);
-  job->release_asked = TRUE;
+  job->release_asked = job_find_record (base, "cutover") != NULL;
   recover_disks (job, begin);
   /* What was undone already is somebody else's by now: only the destination must be told. */
   if (!job_find_record (base, "undone"))

@@ -57,8 +57,8 @@ source_tell (Job *base, GError **error)
   GCancellable *cancellable = job_cancellable (base);
   gboolean owned = base->state == JOB_DONE;
 
-  job_notice (base, TRUE, "%s doesn't know yet that the guest is %s: it is told when it answers",
-              base->peer, owned ? "wanted there no longer here" : "here");
+  job_notice (base, TRUE, "%s doesn't know yet that %s: it is told as soon as it answers",
+              base->peer, owned ? "the job is done" : "the guest stays here");
   do
     {
       SourceAnswer answer = SOURCE_ANSWER_NONE;
@@ -115,7 +115,7 @@ ask_once (SourceJob *job, GError **error)
       return event == JOB_EVENT_DONE ? JOB_EVENT_OWNED : event;
     }
   /* A stream that stood still may have ended since. */
-  if (job->vm && (event = source_look_again (job, error)) != JOB_EVENT_UNKNOWN)
+  if (job->vm && (event = source_end_stream (job, 0, error)) != JOB_EVENT_UNKNOWN)
     return event;
   g_clear_error (error);
   return source_link_is_up (job, error) ? query_owner (job, error) : JOB_EVENT_UNKNOWN;

@@ -162,6 +162,7 @@ undo_in_qemu (SourceJob *job, GError **error)
   vm_get_events (job->vm, &events);
   if (events.closed)
     return;
+  source_break_stream (job);
   rescue_guest (job, error);
   remove_exports (job, error);
   source_stop_server (job, error);
@@ -202,6 +203,7 @@ source_undo (Job *base, GError **error)
   source_stop_guard (job);
   if (job->vm && base->journal)
     undo_in_qemu (job, &failed);
+  source_break_stream (job);
   told = undo_at_peer (job);
   g_clear_pointer (&job->link, peer_link_free);
   g_clear_pointer (&job->listener, listener_free);

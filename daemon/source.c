@@ -70,6 +70,7 @@ source_job_free (Job *base)
   peer_link_free (job->link);
   vm_free (job->vm);
   listener_free (job->listener);
+  source_break_stream (job);
   g_clear_pointer (&job->old_parameters, json_object_unref);
   g_ptr_array_unref (job->wishes);
   g_ptr_array_unref (job->disks);
@@ -200,6 +201,7 @@ source_alloc (Agent *agent, const char *uuid, JsonObject *args, GError **error)
   job_init (&job->base, &source_class, agent, JOB_SOURCE, uuid, guest, name);
   job->base.qmp_path = g_strdup (qmp);
   job->host = g_strdup (host);
+  job->stream_fd = -1;
   job->wishes = g_ptr_array_new_with_free_func ((GDestroyNotify)wish_free);
   job->disks = g_ptr_array_new_with_free_func ((GDestroyNotify)disk_free);
   if (source_parse (job, args, error))

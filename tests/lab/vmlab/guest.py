@@ -141,7 +141,11 @@ class Qemu:
         return found
 
     def leftovers(self):
-        left = self.inventory()
+        try:
+            left = self.inventory()
+        except (QmpError, OSError):  # it is about to end
+            self.process.wait(10)
+            return []
         for known in self.baseline:
             if known in left:
                 left.remove(known)

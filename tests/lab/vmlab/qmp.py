@@ -14,7 +14,7 @@ class Qmp:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
         self.socket.connect(path)
-        self.buffer, self.events = b"", []
+        self.buffer, self.events, self.number = b"", [], 0
         self.greeting = self._receive()
         if hello:
             self(hello)
@@ -30,12 +30,15 @@ class Qmp:
 
     def __call__(self, execute, **arguments):
         arguments = {k.replace("_", "-"): v for k, v in arguments.items()}
-        command = json.dumps({"execute": execute, "arguments": arguments}) + "\n"
+        self.number += 1  # an answer that came too late is no answer to the next command
+        command = json.dumps({"execute": execute, "arguments": arguments, "id": self.number}) + "\n"
         self.socket.sendall(command.encode())
         while True:
             message = self._receive()
             if "event" in message:
                 self.events.append(message)
+            elif message.get("id") != self.number:
+                continue
             elif "error" in message:
                 raise QmpError(f"{execute}: {message['error']['desc']}")
             else:
@@ -54,7 +57,9 @@ class Qmp:
                 raise QmpError(f"no event {name} {data} within {timeout} s")
             self.socket.settimeout(max(0.01, deadline - time.monotonic()))
             try:
-                self.events.append(self._receive())
+                message = self._receive()
+                if "event" in message:
+                    self.events.append(message)
             except TimeoutError:
                 pass
             finally:
