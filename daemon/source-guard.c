@@ -10,14 +10,22 @@
  * kernel's own headers come on top. */
 #define MAX_UNSENT (MIRROR_MAX_IN_FLIGHT + MIRROR_MAX_IN_FLIGHT / 2)
 
+/* Looks at the connections, in a thread of its own: a QEMU that a peer has frozen answers nothing.
+ */
+typedef struct
+{
+  SourceJob *job;
+  guint64 unsent; /* of the last look */
+  gboolean over;  /* it was too much then already */
+} Guard;
+
+/* Follows the guest's latency, in another one. */
 typedef struct
 {
   SourceJob *job;
   Pace pace;
-  gsize told;     /* the in_flight that the peer knows */
-  guint64 unsent; /* of the last look */
-  gboolean over;  /* it was too much then already */
-} Guard;
+  gsize told; /* the in_flight that the peer knows */
+} Pacer;
 
 static gboolean
 guard_wait (SourceJob *job)
@@ -57,7 +65,7 @@ watch_connections (Guard *guard)
 {
   SourceJob *job = guard->job;
   ListenerStatus status;
-  gboolean answers, over;
+  gboolean over;
 
   if (!listener_query (job->listener, &status, NULL))
     return TRUE;
@@ -67,9 +75,10 @@ watch_connections (Guard *guard)
       cut_off (job, "more than it may have in flight");
       return FALSE;
     }
-  answers = monitor_answers (job);
-  if (!answers && status.unsent_bytes > 0 && listener_query (job->listener, &status, NULL)
-      && status.unsent_bytes > 0 && status.unsent_bytes >= guard->unsent && guard->unsent > 0)
+  /* What is clear without QEMU's word needn't wait for it. */
+  if (!over && !monitor_answers (job) && status.unsent_bytes > 0
+      && listener_query (job->listener, &status, NULL) && status.unsent_bytes > 0
+      && status.unsent_bytes >= guard->unsent && guard->unsent > 0)
     {
       cut_off (job, "QEMU's monitor stood still over it");
       return FALSE;
@@ -80,11 +89,11 @@ watch_connections (Guard *guard)
 }
 
 static void
-tell_pace (Guard *guard, gsize in_flight)
+tell_pace (Pacer *pacer, gsize in_flight)
 {
-  SourceJob *job = guard->job;
+  SourceJob *job = pacer->job;
 
-  if (in_flight == guard->told)
+  if (in_flight == pacer->told)
     return;
   g_mutex_lock (&job->base.lock);
   job->base.view.in_flight = in_flight;
@@ -93,13 +102,13 @@ tell_pace (Guard *guard, gsize in_flight)
           job->link, "pace",
           json_args ("job", "s", job->base.uuid, "in-flight", "i", (gint64)in_flight, NULL),
           deadline_in (PACE_TIMEOUT_MS, job->guard_stop), NULL, NULL))
-    guard->told = in_flight;
+    pacer->told = in_flight;
 }
 
 static void
-follow_guest (Guard *guard)
+follow_guest (Pacer *pacer)
 {
-  SourceJob *job = guard->job;
+  SourceJob *job = pacer->job;
   g_autoptr (GPtrArray) stats
       = qmp_query_blockstats (vm_get_executor (job->vm), job->guard_stop, NULL);
   guint64 operations = 0, total_ns = 0;
@@ -112,7 +121,18 @@ follow_guest (Guard *guard)
       operations += device->rd_operations + device->wr_operations + device->flush_operations;
       total_ns += device->rd_total_time_ns + device->wr_total_time_ns + device->flush_total_time_ns;
     }
-  tell_pace (guard, pace_update (&guard->pace, operations, total_ns, g_get_monotonic_time ()));
+  tell_pace (pacer, pace_update (&pacer->pace, operations, total_ns, g_get_monotonic_time ()));
+}
+
+static gpointer
+pacer_thread (gpointer data)
+{
+  Pacer pacer = { .job = data };
+
+  pace_init (&pacer.pace, MIN_IN_FLIGHT, MIRROR_MAX_IN_FLIGHT);
+  while (guard_wait (pacer.job))
+    follow_guest (&pacer);
+  return NULL;
 }
 
 static gpointer
@@ -120,10 +140,8 @@ guard_thread (gpointer data)
 {
   Guard guard = { .job = data };
 
-  pace_init (&guard.pace, MIN_IN_FLIGHT, MIRROR_MAX_IN_FLIGHT);
   while (guard_wait (guard.job) && watch_connections (&guard))
-    if (!guard.job->full_speed)
-      follow_guest (&guard);
+    ;
   return NULL;
 }
 
@@ -133,6 +151,8 @@ source_start_guard (SourceJob *job)
   g_assert (!job->guard);
   job->guard_stop = g_cancellable_new ();
   job->guard = g_thread_new ("guard", guard_thread, job);
+  if (!job->full_speed)
+    job->pacer = g_thread_new ("pacer", pacer_thread, job);
 }
 
 void
@@ -142,5 +162,6 @@ source_stop_guard (SourceJob *job)
     return;
   g_cancellable_cancel (job->guard_stop);
   g_clear_pointer (&job->guard, g_thread_join);
+  g_clear_pointer (&job->pacer, g_thread_join);
   g_clear_object (&job->guard_stop);
 }

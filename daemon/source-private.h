@@ -62,7 +62,7 @@ typedef struct
   /* The destination may hold the guest's other half: it must be told how the job ends. */
   gboolean release_asked;
 
-  GThread *guard;
+  GThread *guard, *pacer;
   GCancellable *guard_stop; /* ends whatever it does: it must not hold up the cutover */
 
   gint64 rate_us; /* for the rate that is shown: main thread */
