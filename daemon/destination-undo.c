@@ -81,12 +81,36 @@ discard_recorded_images (DestinationJob *job, GError **error)
   return ok;
 }
 
+/* A start of which nobody knows how it ended may have ended well: then it is too late. */
+static JobEvent
+look_for_guest (DestinationJob *job, GError **error)
+{
+  VmEvents events = { .closed = TRUE };
+  gboolean running;
+
+  if (job->may_have_run && job->vm)
+    vm_get_events (job->vm, &events);
+  if (events.closed)
+    return JOB_EVENT_NEVER;
+  if (!qmp_query_status (vm_get_executor (job->vm), NULL, NULL, &running, error))
+    return JOB_EVENT_UNKNOWN;
+  if (!running)
+    return JOB_EVENT_NEVER;
+  job_set_owner (&job->base, JOB_OWNED_BY_DESTINATION);
+  g_set_error (error, JOB_ERROR, JOB_ERROR_TOO_LATE, "too late: the guest runs in the QEMU at %s",
+               job->base.qmp_path);
+  return JOB_EVENT_OWNED;
+}
+
 JobEvent
 destination_undo (Job *base, GError **error)
 {
   DestinationJob *job = (DestinationJob *)base;
+  JobEvent guest = look_for_guest (job, error);
   gboolean ok;
 
+  if (guest != JOB_EVENT_NEVER)
+    return guest;
   job_set_message (base, "removing what was made");
   if (job->released && !job_record (base, json_args ("record", "s", "never", NULL), error))
     return JOB_EVENT_FAILED;

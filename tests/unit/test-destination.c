@@ -24,6 +24,7 @@ static struct
   const char *qdev, *drv, *file; /* `file` NULL: the target */
   gboolean plain;                /* forgets tls-creds */
   gint refused;                  /* cont is refused so often; negative: it is fatal */
+  gboolean resumes;              /* says RESUME and refuses all the same */
   gboolean running;
 } qemu;
 
@@ -55,8 +56,10 @@ answer_block (void)
 }
 
 static JsonNode *
-answer_cont (void)
+answer_cont (FakeQmp *qmp)
 {
+  if (qemu.resumes)
+    fake_qmp_send_event (qmp, "RESUME", NULL);
   if (qemu.refused < 0)
     return fake_qmp_crash ();
   if (qemu.refused == 0)
@@ -84,7 +87,7 @@ answer (FakeQmp *qmp, const char *command, JsonObject *args, gpointer data)
                                      : "{\"tls-creds\": \"vmferry-cccccccc-tls\", \"tls-authz\": "
                                        "\"vmferry-cccccccc-authz\"}");
   if (g_str_equal (command, "cont"))
-    return answer_cont ();
+    return answer_cont (qmp);
   return NULL;
 }
 
@@ -409,6 +412,22 @@ test_start_deadly (void **state)
   wait_for ("failed", "source");
 }
 
+/* The guest runs after all: whoever wants it undone comes too late. */
+static void
+test_start_unsure (void **state)
+{
+  bring_to_release ();
+  qemu.refused = 20;
+  qemu.resumes = TRUE;
+  expect ("start", start_args (FALSE), "Failed", "*it can't be told whether it ran*");
+  wait_for ("needs-operator", "unknown");
+  expect ("abort", json_args ("job", "s", UUID, "reason", "s", "x", NULL), "TooLate",
+          "*too late: the guest runs in the QEMU at *");
+  wait_for ("owner", "destination");
+  expect ("start", start_args (FALSE), "", NULL);
+  expect ("finish", job_args (), "", NULL);
+}
+
 /* A QEMU that is gone before the start can't have run it. */
 static void
 test_gone_before_start (void **state)
@@ -459,6 +478,7 @@ main (void)
     TEST (start_paused),
     TEST (start_refused),
     TEST (start_deadly),
+    TEST (start_unsure),
     TEST (gone_before_start),
     TEST (lost_after_release),
   };

@@ -69,7 +69,8 @@ static const char *const destination_rows[] = {
   "cancel=/too-late",
   "recovering: done=needs-operator/ask failed=undoing/undo never=undoing/undo owned=owner/none "
   "fenced=starting/start",
-  "undoing: done=failed/end failed=failed/end abort=/await",
+  "undoing: done=failed/end failed=failed/end owned=owner/none unknown=needs-operator/ask "
+  "abort=/await",
   "cancelling: done=cancelled/end failed=cancelled/end cancel=/again abort=/await",
   "needs-operator: start=starting/start abort=undoing/undo never=undoing/undo owned=owner/none "
   "resolve-source=undoing/undo resolve-destination=starting/start "
