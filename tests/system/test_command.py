@@ -19,6 +19,7 @@ def test_detach_status_watch_and_jobs(world):
     assert json.loads(status.stdout.splitlines()[-1])["job"] == job
     jobs = world.a.agent.vmferry("jobs")
     assert job[:8] in jobs.stdout and "vm1" in jobs.stdout
+    world.slow("unlimited")
     watch = world.a.agent.vmferry("watch", job, "--json")
     assert watch.returncode == 0, watch.stderr
     assert json.loads(watch.stdout.splitlines()[-1])["state"] == "done"
@@ -86,6 +87,7 @@ def test_the_death_of_the_command_leaves_the_job_running(world):
     world.wait_copying(source)
     migration.signal(signal.SIGKILL)
     migration.process.communicate()
+    world.slow("unlimited")
     world.wait_state("done")
     world.assert_moved(source, destination)
 
@@ -97,6 +99,7 @@ def test_sighup_leaves_the_job_running(world):
     world.wait_copying(source)
     migration.signal(signal.SIGHUP)
     migration.process.communicate(timeout=10)
+    world.slow("unlimited")
     world.wait_state("done")
     world.assert_moved(source, destination)
 
