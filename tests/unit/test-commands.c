@@ -191,7 +191,6 @@ static void
 test_prepare (void **state)
 {
   g_autoptr (JsonClient) client = agent_lab_open (lab, LAB_HOST_A);
-  g_autofree char *many = g_strnfill (65, '0');
   g_autoptr (GString) list = g_string_new ("[");
   g_autofree char *args = prepare_args (UUID, "[]", "/tmp\\u001b[2J");
 
