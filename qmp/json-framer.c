@@ -126,11 +126,15 @@ json_framer_pop (JsonFramer *framer, GError **error)
 {
   while (framer->error == NULL)
     {
-      const char *line = (const char *)framer->buffer->data + framer->start;
       gsize left = framer->buffer->len - framer->start;
-      const char *newline = left > 0 ? memchr (line, '\n', left) : NULL;
+      const char *line, *newline;
       JsonObject *object;
 
+      /* A buffer that nothing came into yet has no data to point into. */
+      if (left == 0)
+        return NULL;
+      line = (const char *)framer->buffer->data + framer->start;
+      newline = memchr (line, '\n', left);
       if (newline == NULL)
         return NULL;
       framer->start += (gsize)(newline - line) + 1;

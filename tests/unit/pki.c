@@ -83,8 +83,10 @@ static void
 set_subject (gnutls_x509_crt_t cert, const PkiRequest *request)
 {
   static guint32 serials = 0;
-  guint32 serial = GUINT32_TO_BE (++serials);
+  guint32 serial;
 
+  serials++;
+  serial = GUINT32_TO_BE (serials);
   MUST (gnutls_x509_crt_set_version (cert, 3));
   MUST (gnutls_x509_crt_set_serial (cert, &serial, sizeof serial));
   if (request->cn == NULL)
