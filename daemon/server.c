@@ -21,6 +21,8 @@
 /* Beyond it the oldest one has to go: one of a friend takes milliseconds, so it is a stranger's. */
 #define MAX_HANDSHAKES 32
 #define HANDSHAKE_MS 10000
+/* Who finds the queue full waits for a second at least. */
+#define BACKLOG 256
 
 struct Server
 {
@@ -310,6 +312,8 @@ server_listen_remote (Server *server, GError **error)
     }
   server->remote = g_socket_new (g_socket_address_get_family (address), G_SOCKET_TYPE_STREAM,
                                  G_SOCKET_PROTOCOL_TCP, error);
+  if (server->remote)
+    g_socket_set_listen_backlog (server->remote, BACKLOG);
   if (!server->remote || !g_socket_bind (server->remote, address, TRUE, error)
       || !g_socket_listen (server->remote, error))
     {
