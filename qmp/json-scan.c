@@ -262,10 +262,12 @@ gboolean
 json_scan (const char *text, gsize len, guint max_depth, GError **error)
 {
   g_autoptr (GString) nest = g_string_new (NULL);
-  Scan scan = { .text = text, .p = text, .end = text + len, .max_depth = max_depth, .nest = nest };
+  Scan scan = { .text = text, .p = text, .max_depth = max_depth, .nest = nest };
   const char *bad;
   gboolean done = FALSE;
 
+  /* No text at all may be NULL. */
+  scan.end = len > 0 ? text + len : text;
   if (!g_utf8_validate_len (text, len, &bad))
     {
       scan.p = bad;
