@@ -5,6 +5,7 @@
 
 #define LISTEN_TRIES 8
 #define LOAD_TIMEOUT_MS 30000
+#define RESOLVED_TIMEOUT_MS 2000
 #define CONT_TRIES 20
 #define POLL_MS 50
 
@@ -193,11 +194,11 @@ never (DestinationJob *job, const GError *why, GError **error)
 
 /* Until the whole stream is loaded QEMU is inmigrate; then it is paused, because of our `stop`. */
 static gboolean
-wait_until_loaded (DestinationJob *job, GError **error)
+wait_until_loaded (DestinationJob *job, gint64 timeout_ms, GError **error)
 {
   QmpExecutor *qmp = vm_get_executor (job->vm);
   GCancellable *cancellable = job_cancellable (&job->base);
-  Deadline deadline = deadline_in (LOAD_TIMEOUT_MS, cancellable);
+  Deadline deadline = deadline_in (timeout_ms, cancellable);
   VmEvents events;
 
   vm_get_events (job->vm, &events);
@@ -267,6 +268,16 @@ own_without_vm (DestinationJob *job)
   return JOB_EVENT_DONE;
 }
 
+/* A human chose this side, but it can't be: the choice is theirs again. */
+static JobEvent
+refuse_part (DestinationJob *job, const GError *why, GError **error)
+{
+  g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
+               "only a part of the guest has come here, it can't run at %s: %s",
+               agent_get_host (job->base.agent), why->message);
+  return JOB_EVENT_UNKNOWN;
+}
+
 JobEvent
 destination_start (Job *base, GError **error)
 {
@@ -280,7 +291,9 @@ destination_start (Job *base, GError **error)
     return own_without_vm (job);
   if (vm_is_gone (job))
     failed = g_error_new (JOB_ERROR, JOB_ERROR_FAILED, "the QEMU at %s is gone", base->qmp_path);
-  if (failed || !wait_until_loaded (job, &failed))
+  if (!failed && base->resolved && !wait_until_loaded (job, RESOLVED_TIMEOUT_MS, &failed))
+    return refuse_part (job, failed, error);
+  if (failed || !wait_until_loaded (job, LOAD_TIMEOUT_MS, &failed))
     return never (job, failed, error);
   /* From here on the end of this QEMU is no proof that the guest never ran. */
   vm_set_lost_handler (job->vm, NULL, NULL);

@@ -5,6 +5,7 @@
 
 #define POLL_MS 50
 #define CANCEL_TIMEOUT_MS 10000
+#define SENT_TIMEOUT_MS 60000
 #define QUIT_TIMEOUT_MS 10000
 
 typedef enum
@@ -90,7 +91,7 @@ judge_outcome (SourceJob *job, Outcome outcome, GError **error)
     {
     case OUTCOME_COMPLETED:
       /* QEMU waits for nothing any more: what the kernel has yet to send may take its time. */
-      peer_link_tune_socket (job->stream_fd, job->timeout_ms);
+      peer_link_tune_socket (job->stream_fd, SENT_TIMEOUT_MS);
       return JOB_EVENT_DONE;
     case OUTCOME_GONE:
       return fenced_by_death (job, error);
@@ -259,7 +260,9 @@ source_finish (Job *base, GError **error)
           listener_destroy_connections (job->listener, NULL);
         }
       qmp_quit (vm_get_executor (job->vm), NULL, NULL);
-      if (!vm_wait_exit (job->vm, QUIT_TIMEOUT_MS))
+      if (vm_wait_exit (job->vm, QUIT_TIMEOUT_MS))
+        job->fenced = TRUE;
+      else
         job_notice (base, TRUE, "the QEMU at %s was told to quit and is still there",
                     base->qmp_path);
     }

@@ -30,14 +30,14 @@ static gboolean
 record_begin (SourceJob *job, GError **error)
 {
   Job *base = &job->base;
+  g_autofree char *process = vm_describe_process (job->vm);
 
   base->journal = journal_create (agent_get_config (base->agent)->state_dir, base->uuid, error);
   return base->journal
          && job_record (base,
                         json_args ("record", "s", "begin", "role", "s", "source", "args", "o",
-                                   json_object_ref (base->command), "ran", "b", job->ran, "pid",
-                                   "i", (gint64)vm_get_pid (job->vm), "disks", "a",
-                                   describe_disks (job, FALSE), NULL),
+                                   json_object_ref (base->command), "ran", "b", job->ran, "process",
+                                   "s", process, "disks", "a", describe_disks (job, FALSE), NULL),
                         error);
 }
 

@@ -37,10 +37,12 @@ recover_vm (SourceJob *job, JsonObject *begin)
 {
   JsonObject *listener = job_find_record (&job->base, "listener");
   g_autoptr (Vm) vm = vm_open (job->base.qmp_path, deadline_in (CONNECT_TIMEOUT_MS, NULL), NULL);
-  gint64 pid = 0, port = 0;
+  g_autofree char *process = vm ? vm_describe_process (vm) : NULL;
+  const char *known = NULL;
+  gint64 port = 0;
 
-  json_get_int (begin, "pid", &pid);
-  if (!vm || vm_get_pid (vm) != pid)
+  json_get_string (begin, "process", &known);
+  if (!process || g_strcmp0 (process, known) != 0)
     return;
   if (listener && json_get_int (listener, "port", &port))
     job->listener = listener_recover (vm_get_pid (vm), port, NULL);

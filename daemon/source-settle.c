@@ -65,6 +65,9 @@ source_tell (Job *base, GError **error)
 
       if (source_link_is_up (job, NULL))
         answer = source_send_end (job, owned ? "finish" : "abort", CALL_TIMEOUT_MS, NULL);
+      /* A human gave it the guest here: with that word it may start it. */
+      if (answer == SOURCE_ANSWER_BUSY && owned && job->fenced)
+        source_tell_start (job, NULL);
       if (answer == SOURCE_ANSWER_OWNED || answer == SOURCE_ANSWER_NEVER)
         job_notice (base, TRUE, "%s says of %s: %s", base->peer, base->guest,
                     answer == SOURCE_ANSWER_OWNED ? "it runs there, too"

@@ -134,6 +134,33 @@ vm_get_executor (Vm *vm)
   return vm->executor;
 }
 
+/* The 22nd field of /proc/PID/stat, which is the 20th behind the name and its brackets. */
+static char *
+read_start_time (pid_t pid)
+{
+  g_autofree char *path = g_strdup_printf ("/proc/%d/stat", pid);
+  g_autofree char *text = NULL;
+  g_auto (GStrv) fields = NULL;
+  const char *rest;
+
+  if (!g_file_get_contents (path, &text, NULL, NULL) || !(rest = strrchr (text, ')'))
+      || strlen (rest) < 2)
+    return NULL;
+  fields = g_strsplit (rest + 2, " ", 21);
+  return g_strv_length (fields) == 21 ? g_strdup (fields[19]) : NULL;
+}
+
+char *
+vm_describe_process (const Vm *vm)
+{
+  g_autofree char *start = read_start_time (vm->pid);
+  g_autofree char *boot = NULL;
+
+  if (!start || !g_file_get_contents ("/proc/sys/kernel/random/boot_id", &boot, NULL, NULL))
+    return NULL;
+  return g_strdup_printf ("%s %d %s", g_strstrip (boot), vm->pid, start);
+}
+
 pid_t
 vm_get_pid (const Vm *vm)
 {
