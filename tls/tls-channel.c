@@ -337,6 +337,7 @@ handshake (TlsChannel *tls, Deadline deadline, GError **error)
         fail_handshake (tls, rc, error);
       return FALSE;
     }
+  tls->transport.handshaking = FALSE;
   if (tls->identity != NULL)
     return TRUE;
   g_set_error (error, TLS_ERROR, TLS_ERROR_UNTRUSTED, "%s: its certificate was not verified",

@@ -59,6 +59,15 @@ pull (gnutls_transport_ptr_t data, void *buf, size_t len)
   return take_from_ahead (transport, buf, len);
 }
 
+/* Who refuses our certificate says so and closes: the next flight can't be written any more, but
+ * the alert is still to be read.  If there is none, the read finds the end. */
+static gboolean
+may_be_refused (const TlsTransport *transport, ChannelStatus status, const GError *error)
+{
+  return transport->handshaking && status == CHANNEL_FAILED
+         && g_error_matches (error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED);
+}
+
 static ssize_t
 push (gnutls_transport_ptr_t data, const void *buf, size_t len)
 {
@@ -67,6 +76,11 @@ push (gnutls_transport_ptr_t data, const void *buf, size_t len)
   gsize n = 0;
   ChannelStatus status = channel_write (transport->lower, buf, len, &n, &error);
 
+  if (may_be_refused (transport, status, error))
+    {
+      g_error_free (error);
+      return (ssize_t)len;
+    }
   if (status != CHANNEL_OK)
     return fail_transport (transport, status, error);
   return (ssize_t)n;
@@ -84,6 +98,7 @@ tls_transport_init (TlsTransport *transport, gnutls_session_t session, Channel *
 {
   transport->lower = lower;
   transport->session = session;
+  transport->handshaking = TRUE;
   transport->ahead = g_malloc (AHEAD_BYTES);
   gnutls_transport_set_ptr (session, transport);
   gnutls_transport_set_pull_function (session, pull);

@@ -18,6 +18,7 @@ typedef struct
   gsize n_first;
   guint8 *ahead; /* received, not yet asked for by GnuTLS */
   gsize ahead_at, ahead_end;
+  gboolean handshaking;
 } TlsTransport;
 
 /* Makes `session` use it; takes `lower` over.  The transport must stay where it is. */
