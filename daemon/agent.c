@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/agent.h"
 #include "daemon/destination.h"
+#include "daemon/qemu-tls.h"
 #include "daemon/server.h"
 #include "daemon/source.h"
 
@@ -15,7 +16,7 @@
 struct Agent
 {
   Config *config;
-  char *host;
+  char *host, *qemu_tls_dir;
   Server *server;
   GPtrArray *jobs; /* Job, oldest first */
   guint tick, forget;
@@ -36,6 +37,12 @@ const char *
 agent_get_host (const Agent *agent)
 {
   return agent->host;
+}
+
+const char *
+agent_get_qemu_tls_dir (const Agent *agent)
+{
+  return agent->qemu_tls_dir;
 }
 
 GPtrArray *
@@ -307,6 +314,10 @@ agent_new (const char *config_path, GError **error)
   agent->config = config_load (config_path, error);
   if (!agent->config || !agent_reload (agent, error) || !agent_make_dirs (agent->config, error))
     return NULL;
+  agent->qemu_tls_dir
+      = qemu_tls_make_dir (agent->config->tls_dir, agent->config->runtime_dir, error);
+  if (!agent->qemu_tls_dir)
+    return NULL;
   agent->server = server_new (agent, error);
   if (!agent->server || !agent_recover (agent, error))
     return NULL;
@@ -332,5 +343,6 @@ agent_free (Agent *agent)
   config_free (agent->config);
   g_mutex_clear (&agent->lock);
   g_free (agent->host);
+  g_free (agent->qemu_tls_dir);
   g_free (agent);
 }

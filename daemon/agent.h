@@ -25,6 +25,8 @@ void agent_stop (Agent *agent, void (*done) (gpointer data), gpointer data);
 /* Any thread. */
 const Config *agent_get_config (const Agent *agent);
 const char *agent_get_host (const Agent *agent);
+/* The directory for QEMU's tls-creds-x509 (daemon/qemu-tls.h). */
+const char *agent_get_qemu_tls_dir (const Agent *agent);
 /* Any thread; a new reference. */
 Credentials *agent_get_credentials (Agent *agent, CredentialsEndpoint endpoint);
 

@@ -62,7 +62,7 @@ secure_incoming (DestinationJob *job, GError **error)
   g_autoptr (JsonObject) parameters = NULL;
   const char *creds = "", *authz = "";
 
-  if (!qmp_tls_creds_add (qmp, job->tls_id, agent_get_config (job->base.agent)->tls_dir, "server",
+  if (!qmp_tls_creds_add (qmp, job->tls_id, agent_get_qemu_tls_dir (job->base.agent), "server",
                           cancellable, error)
       || !qmp_authz_add (qmp, job->authz_id, job->source_dn, cancellable, error)
       || !qmp_migrate_set_capabilities (qmp, capabilities, TRUE, cancellable, error)

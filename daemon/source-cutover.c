@@ -76,7 +76,7 @@ secure_stream (SourceJob *job, GError **error)
   const char *creds = "", *hostname = "";
 
   if (!keep_parameters (job, error)
-      || !qmp_tls_creds_add (qmp, tls, agent_get_config (job->base.agent)->tls_dir, "client",
+      || !qmp_tls_creds_add (qmp, tls, agent_get_qemu_tls_dir (job->base.agent), "client",
                              cancellable, error)
       || !qmp_migrate_set_capabilities (qmp, capabilities, TRUE, cancellable, error)
       || !qmp_migrate_set_parameters (

@@ -120,8 +120,8 @@ start_server (SourceJob *job, GError **error)
   g_autofree char *fd = source_id (job, "listener");
   g_autoptr (GError) failed = NULL;
 
-  if (!qmp_tls_creds_add (qmp, tls, agent_get_config (job->base.agent)->tls_dir, "server",
-                          cancellable, error)
+  if (!qmp_tls_creds_add (qmp, tls, agent_get_qemu_tls_dir (job->base.agent), "server", cancellable,
+                          error)
       || !qmp_authz_add (qmp, authz, peer_link_get_client_dn (job->link), cancellable, error)
       || !qmp_getfd (qmp, fd, listener_get_fd (job->listener), cancellable, error))
     return FALSE;
