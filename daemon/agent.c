@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/agent.h"
-#include "daemon/destination.h"
+#include "daemon/destination/destination.h"
 #include "daemon/qemu-tls.h"
 #include "daemon/server.h"
-#include "daemon/source.h"
+#include "daemon/source/source.h"
 
 #include <errno.h>
 #include <sys/stat.h>

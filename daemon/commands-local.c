@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/commands.h"
 #include "daemon/job.h"
-#include "daemon/source.h"
+#include "daemon/source/source.h"
 
 /* Answers itself unless it fails. */
 typedef gboolean (*LocalCommand) (Connection *connection, JsonObject *args, JobRequest *request,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/commands.h"
-#include "daemon/destination.h"
+#include "daemon/destination/destination.h"
 #include "daemon/job.h"
 
 #define PROTOCOL_VERSION 1

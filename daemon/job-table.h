@@ -4,7 +4,7 @@
 #include <glib.h>
 
 /* What a job does next: a pure table (role, state, event) -> (state, action).  Nothing here does
- * anything; daemon/job.c carries it through, source-*.c and destination-*.c hold the actions. */
+ * anything; daemon/job.c carries it through, source/ and destination/ hold the actions. */
 
 typedef enum
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "daemon/cli-options.h"
+#include "daemon/cli/options.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

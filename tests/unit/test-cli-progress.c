@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "daemon/cli-progress.h"
-#include "daemon/cli-terminal.h"
-#include "daemon/cli-text.h"
+#include "daemon/cli/progress.h"
+#include "daemon/cli/terminal.h"
+#include "daemon/cli/text.h"
 
 #include <errno.h>
 #include <pty.h>

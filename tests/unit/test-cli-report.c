@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "daemon/cli-report.h"
+#include "daemon/cli/report.h"
 
 #include "qmp/json-args.h"
 

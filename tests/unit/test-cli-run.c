@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "daemon/cli-run.h"
+#include "daemon/cli/run.h"
 #include "tests/unit/fake-agent.h"
 
 #include <setjmp.h>

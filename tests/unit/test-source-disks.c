@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "daemon/source-private.h"
+#include "daemon/source/private.h"
 #include "tests/unit/agent-lab.h"
 #include "tests/unit/fake-qmp.h"
 

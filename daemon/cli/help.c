@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "daemon/cli/help.h"
+
+#include <string.h>
+
+typedef struct
+{
+  const char *name;
+  const char *words;
+  const char *brief;
+  const char *summary;
+} Help;
+
+static const Help helps[] = {
+  { "migrate", "GUEST HOST", "move a running guest to HOST, with its disks",
+    "Moves the running guest GUEST with its disks to HOST, a [peer] of vmferryd.conf(5) or its "
+    "address, and\nfollows the job to its end.  Ctrl-C cancels while that is still possible; the "
+    "guest then goes on here.\nDisks are named by their QEMU node names, or the ids of their "
+    "devices." },
+  { "jobs", "", "list the jobs that this host's agent knows",
+    "Lists the jobs that this host's agent knows, the oldest first." },
+  { "status", "[JOB]", "show one job, or all, in detail",
+    "Shows one job in detail, or all of them.  JOB may be abbreviated." },
+  { "watch", "[JOB]", "follow one job, or all",
+    "Follows a job to its end and returns its exit status; without JOB it follows all of them and "
+    "goes on\nuntil it is interrupted.  Ctrl-C ends the watching, not the job." },
+  { "cancel", "JOB", "cancel a job and wait until all is undone",
+    "Cancels a job and waits until everything is undone: the guest goes on at the source." },
+  { "resolve", "JOB", "decide who owns the guest of a job that needs the operator",
+    "Records who owns the guest of a job in the state 'needs-operator'.  Make sure that the guest "
+    "doesn't run\nat the other host, then give the same answer at both hosts." },
+};
+
+static const char *const later[]
+    = { "cutover", "pause", "resume", "forget", "check", "hook", "copy", NULL };
+
+static const Help *
+find (const char *command)
+{
+  for (guint i = 0; command != NULL && i < G_N_ELEMENTS (helps); i++)
+    if (strcmp (helps[i].name, command) == 0)
+      return &helps[i];
+  return NULL;
+}
+
+char *
+cli_help_get_program (void)
+{
+  GString *text = g_string_new ("Usage:\n  vmferry COMMAND [OPTION...]\n\n"
+                                "Moves a running virtual machine and its disks to another host.\n\n"
+                                "Commands:\n");
+  for (guint i = 0; i < G_N_ELEMENTS (helps); i++)
+    g_string_append_printf (text, "  %-8s %-11s %s\n", helps[i].name, helps[i].words,
+                            helps[i].brief);
+  g_string_append (text, "\nEvery command has --help, --version, --socket PATH and --json.\n\n"
+                         "Exit status:\n"
+                         "  0    done\n"
+                         "  1    failed; the guest is at the source, as it was\n"
+                         "  2    bad usage\n"
+                         "  3    needs the operator: who owns the guest can't be told without one\n"
+                         "  130  cancelled\n");
+  return g_string_free (text, FALSE);
+}
+
+const char *
+cli_help_get_words (const char *command)
+{
+  const Help *help = find (command);
+  return help != NULL ? help->words : NULL;
+}
+
+const char *
+cli_help_get_summary (const char *command)
+{
+  const Help *help = find (command);
+  return help != NULL ? help->summary : NULL;
+}
+
+gboolean
+cli_help_is_later (const char *command)
+{
+  return g_strv_contains (later, command);
+}
