@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/canary.h"
+#include "daemon/fail.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -45,16 +46,6 @@ canary_clear (Canary *canary)
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (Canary, canary_clear)
-
-static gboolean
-fail_errno (const char *path, const char *what, GError **error)
-{
-  int code = errno;
-
-  g_set_error (error, G_IO_ERROR, g_io_error_from_errno (code), "%s: %s: %s", path, what,
-               g_strerror (code));
-  return FALSE;
-}
 
 static gboolean
 make_dir (Canary *canary, const char *runtime_dir, GError **error)

@@ -48,7 +48,7 @@ peer_hello (Connection *connection, JsonObject *args, JobRequest *request, GErro
                    origin->peer->name, agent_get_host (agent), client_dn, server_dn);
       return FALSE;
     }
-  connection_set_hello (connection, client_dn, server_dn);
+  connection_set_hello (connection, client_dn);
   request_return (request,
                   object_node (json_args ("protocol", "i", (gint64)PROTOCOL_VERSION, "client-dn",
                                           "s", credentials_get_identity (client), "server-dn", "s",

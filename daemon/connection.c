@@ -15,7 +15,7 @@ struct Connection
   Server *server; /* NULL once it is closed */
   JsonPump *pump;
   ConnectionOrigin origin;
-  char *client_dn, *server_dn;
+  char *client_dn;
   gboolean follows_all;
   GHashTable *follows; /* UUIDs of jobs */
   gint unhandled;      /* messages on their way to the main thread */
@@ -51,7 +51,6 @@ connection_unref (Connection *connection)
   g_free (connection->origin.local_address);
   g_free (connection->origin.remote_address);
   g_free (connection->client_dn);
-  g_free (connection->server_dn);
   g_hash_table_unref (connection->follows);
   g_free (connection);
 }
@@ -69,24 +68,16 @@ connection_get_origin (Connection *connection)
 }
 
 void
-connection_set_hello (Connection *connection, const char *client_dn, const char *server_dn)
+connection_set_hello (Connection *connection, const char *client_dn)
 {
   g_free (connection->client_dn);
-  g_free (connection->server_dn);
   connection->client_dn = g_strdup (client_dn);
-  connection->server_dn = g_strdup (server_dn);
 }
 
 const char *
 connection_get_client_dn (Connection *connection)
 {
   return connection->client_dn;
-}
-
-const char *
-connection_get_server_dn (Connection *connection)
-{
-  return connection->server_dn;
 }
 
 void
@@ -155,12 +146,6 @@ connection_send_event (Connection *connection, const char *event, JsonObject *da
                               json_args ("seconds", "i", now / G_USEC_PER_SEC, "microseconds", "i",
                                          now % G_USEC_PER_SEC, NULL),
                               NULL));
-}
-
-Connection *
-request_get_connection (JobRequest *request)
-{
-  return request->connection;
 }
 
 static void

@@ -29,10 +29,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (Connection, connection_unref)
 Agent *connection_get_agent (Connection *connection);
 const ConnectionOrigin *connection_get_origin (Connection *connection);
 
-/* What `hello` told: the names of the certificates that the client's QEMU shows.  NULL before. */
-void connection_set_hello (Connection *connection, const char *client_dn, const char *server_dn);
+/* What `hello` told: the name of the certificate that the client's QEMU shows as a client.  NULL
+ * before. */
+void connection_set_hello (Connection *connection, const char *client_dn);
 const char *connection_get_client_dn (Connection *connection);
-const char *connection_get_server_dn (Connection *connection);
 
 /* A local client gets the events of `job`, or of all jobs (NULL), from here on. */
 void connection_follow (Connection *connection, struct Job *job);
@@ -49,7 +49,6 @@ void connection_abandon (Connection *connection);
 
 /* A command that waits for its answer: exactly one of request_return () and request_fail (), which
  * free it. */
-Connection *request_get_connection (JobRequest *request);
 /* Takes over `value`; NULL: {}. */
 void request_return (JobRequest *request, JsonNode *value);
 void request_fail (JobRequest *request, const GError *error);

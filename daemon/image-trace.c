@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/image-trace.h"
+#include "daemon/fail.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,16 +10,6 @@
 
 #include "daemon/qemu-img.h"
 #include "nbd/image-lock.h"
-
-static gboolean
-fail_errno (const char *path, const char *what, GError **error)
-{
-  int code = errno;
-
-  g_set_error (error, G_IO_ERROR, g_io_error_from_errno (code), "%s: %s: %s", path, what,
-               g_strerror (code));
-  return FALSE;
-}
 
 static gboolean
 check_identity (const ImageTrace *trace, const struct stat *st, GError **error)

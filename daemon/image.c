@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/image.h"
+#include "daemon/fail.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,16 +32,6 @@ struct Image
   NbdTarget *writer;
   QemuNbd *server; /* behind the writer of a format that isn't raw */
 };
-
-static gboolean
-fail_errno (const char *path, const char *what, GError **error)
-{
-  int code = errno;
-
-  g_set_error (error, G_IO_ERROR, g_io_error_from_errno (code), "%s: %s: %s", path, what,
-               g_strerror (code));
-  return FALSE;
-}
 
 static gboolean
 fail_used (const Image *image, const char *what, GError **error)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/journal.h"
+#include "daemon/fail.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,16 +28,6 @@ struct Journal
   off_t end;       /* of the last whole record */
   gboolean broken; /* what is on the disk is not known any more */
 };
-
-static gboolean
-fail_errno (const char *path, const char *what, GError **error)
-{
-  int code = errno;
-
-  g_set_error (error, G_IO_ERROR, g_io_error_from_errno (code), "%s: %s: %s", path, what,
-               g_strerror (code));
-  return FALSE;
-}
 
 static char *
 get_path (const char *state_dir, const char *job)

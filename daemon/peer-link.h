@@ -14,7 +14,6 @@ typedef struct
   const Config *config;
   Credentials *credentials; /* client */
   const char *server_dn;    /* of the certificate that our QEMU shows as a server */
-  const char *our_host;     /* how the peer's messages call us */
 } PeerLinkSetup;
 
 typedef struct

@@ -76,7 +76,6 @@ source_open_link (SourceJob *job, Deadline deadline, GError **error)
     .config = agent_get_config (agent),
     .credentials = client,
     .server_dn = credentials_get_identity (server),
-    .our_host = agent_get_host (agent),
   };
 
   /* What was said on the old one and hasn't left this host must not arrive any more. */

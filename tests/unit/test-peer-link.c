@@ -197,7 +197,7 @@ open_link (const char *peers, const char *host, GError **error)
   g_autoptr (Config) config = load_config (peers);
   g_autoptr (Credentials) credentials = credentials_load (tls_a, CREDENTIALS_CLIENT, NULL);
   const PeerLinkSetup setup
-      = { .config = config, .credentials = credentials, .server_dn = DN_A, .our_host = "hostA" };
+      = { .config = config, .credentials = credentials, .server_dn = DN_A };
 
   lost = events = 0;
   return peer_link_open (&setup, host, &handlers, NULL, soon (), error);
