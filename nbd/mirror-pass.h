@@ -21,6 +21,18 @@ typedef struct
   _Atomic guint64 zero_bytes;
 } MirrorState;
 
+/* Who wants to know what a pass does: called in its thread, never at the same time for one pass.
+ * Members may be NULL. */
+typedef struct
+{
+  /* May `bytes` more be asked for?  0: yes; otherwise in how many microseconds to ask again. */
+  gint64 (*admit) (gpointer user_data, guint64 bytes);
+  /* `data` has been read and is with the target.  Zeroes are told only where they were read. */
+  void (*stored) (gpointer user_data, const guint8 *data, gsize len, guint64 offset);
+  /* All of the range below `position` is with the target. */
+  void (*settled) (gpointer user_data, guint64 position);
+} MirrorObserver;
+
 /* Everything is borrowed. */
 typedef struct
 {
@@ -30,6 +42,14 @@ typedef struct
   MirrorState *state;
   int bitmap_context;     /* index of the context in the handshake; -1: everything is copied */
   int allocation_context; /* the same; -1: nothing is known about holes */
+  /* The part of the export to copy: multiples of `block`, or the end of the export. */
+  guint64 start;
+  guint64 end;
+  /* Pieces begin and end at multiples of it, as far as the export allows: a power of two, at least
+   * the server's minimum. */
+  guint32 block;
+  const MirrorObserver *observer; /* may be NULL */
+  gpointer user_data;
   gint64 timeout_ms;
   GCancellable *cancellable; /* may be NULL */
 } MirrorPassSpec;

@@ -3,8 +3,8 @@
 
 #include "tls/deadline.h"
 
-/* What a disk is copied to.  Offsets and lengths are bytes.  One thread at a time. Errors name the
- * target and the range. */
+/* What a disk is copied to.  Offsets and lengths are bytes.  Several threads may use one at the
+ * same time, on ranges of their own. Errors name the target and the range. */
 typedef struct NbdTarget NbdTarget;
 
 typedef struct
@@ -14,6 +14,13 @@ typedef struct
   gboolean (*write) (NbdTarget *target, const void *buf, gsize len, guint64 offset, GError **error);
   /* Makes the range read as zeroes, as a hole where that is possible. */
   gboolean (*zero) (NbdTarget *target, guint64 offset, guint64 len, GError **error);
+  /* Exactly `len` bytes, of what was written before the last flush.  NULL where nothing can be read
+   * back. */
+  gboolean (*read) (NbdTarget *target, void *buf, gsize len, guint64 offset, GError **error);
+  /* The first range at or behind `offset` that may hold something else than zeroes; an empty one at
+   * `size` where there is none.  NULL: anything may be anywhere. */
+  gboolean (*find_data) (NbdTarget *target, guint64 offset, guint64 *ret_start, guint64 *ret_end,
+                         GError **error);
   /* Everything written so far is on stable storage when this returns. */
   gboolean (*flush) (NbdTarget *target, GError **error);
   void (*free) (NbdTarget *target);
@@ -43,6 +50,15 @@ gboolean nbd_target_file_is_zero (int fd);
 NbdTarget *nbd_target_new_socket (const char *path, const char *export_name, const char *name,
                                   gboolean is_zero, gint64 timeout_ms, GCancellable *cancellable,
                                   GError **error);
+
+/* Any NBD server, after the handshake; takes over `client`, which should have asked for
+ * base:allocation alone, for find_data.  The rest as nbd_target_new_socket (). */
+struct NbdClient;
+NbdTarget *nbd_target_new_client (struct NbdClient *client, const char *name, gboolean is_zero,
+                                  gint64 timeout_ms, GCancellable *cancellable, GError **error);
+
+/* Takes everything and keeps nothing. */
+NbdTarget *nbd_target_new_null (guint64 size);
 
 /* Flush first: free only closes. */
 void nbd_target_free (NbdTarget *target);

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "nbd/dialer.h"
+#include "nbd/mirror-pass.h"
+#include "nbd/work-list.h"
+
+/* Copies what a work list holds over one connection or several, each in a thread of its own, and
+ * makes lost ones anew. */
+
+typedef struct
+{
+  const NbdDialer *dialer;
+  NbdTarget *target;
+  WorkList *work;
+  RateLimit *limit; /* may be NULL */
+  MirrorState *state;
+  const char *bitmap; /* its name; NULL: everything that is allocated */
+  guint n_connections;
+  gint64 timeout_ms; /* without progress of any connection */
+  /* admit and stored are called from several threads at the same time; `settled` isn't used. */
+  const MirrorObserver *observer; /* may be NULL */
+  /* A connection was made anew: is it still the same export?  May be NULL. */
+  gboolean (*prove) (gpointer user_data, NbdClient *client, GError **error);
+  gpointer user_data;
+  GCancellable *cancellable; /* may be NULL */
+} PullSpec;
+
+/* The contexts that pull_run () needs a client to have asked for; NULL-terminated, free with
+ * g_strfreev. */
+char **pull_get_contexts (const char *bitmap);
+/* NBD_ERROR_NO_CONTEXT where `bitmap` was asked for and the server does not have it. */
+gboolean pull_check_bitmap (NbdClient *client, const char *bitmap, GError **error);
+
+/* Blocks until all is with the target (not flushed), or the first error that can't be mended within
+ * `timeout_ms`.  `first` is a connection that has asked for pull_get_contexts (); taken over.  Uses
+ * one connection where the server does not say that several see the same (CAN_MULTI_CONN). */
+gboolean pull_run (const PullSpec *spec, NbdClient *first, GError **error);
