@@ -124,6 +124,47 @@ qmp_query_migrate_parameters (QmpExecutor *executor, GCancellable *cancellable, 
   return qmp_call_object (executor, "query-migrate-parameters", NULL, cancellable, error);
 }
 
+/* The first text that `told` has otherwise, or NULL. */
+static const char *
+find_difference (JsonObject *wanted, JsonObject *told)
+{
+  g_autoptr (GList) names = json_object_get_members (wanted);
+
+  for (GList *i = names; i != NULL; i = i->next)
+    {
+      const char *want, *have = "";
+
+      if (!json_get_string (wanted, i->data, &want))
+        continue;
+      json_get_string (told, i->data, &have);
+      if (!g_str_equal (want, have))
+        return i->data;
+    }
+  return NULL;
+}
+
+gboolean
+qmp_migrate_ensure_parameters (QmpExecutor *executor, JsonObject *parameters,
+                               GCancellable *cancellable, GError **error)
+{
+  g_autoptr (JsonObject) wanted = json_object_ref (parameters);
+  g_autoptr (JsonObject) told = NULL;
+  const char *differs;
+
+  if (!qmp_migrate_set_parameters (executor, parameters, cancellable, error))
+    return FALSE;
+  told = qmp_query_migrate_parameters (executor, cancellable, error);
+  if (told == NULL)
+    return FALSE;
+  differs = find_difference (wanted, told);
+  if (differs == NULL)
+    return TRUE;
+  g_set_error (error, G_IO_ERROR, G_IO_ERROR_FAILED,
+               "%s: QEMU took the migration parameter %s but doesn't have it", executor->name,
+               differs);
+  return FALSE;
+}
+
 gboolean
 qmp_migrate (QmpExecutor *executor, const char *uri, GCancellable *cancellable, GError **error)
 {

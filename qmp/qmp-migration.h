@@ -34,6 +34,11 @@ gboolean qmp_migrate_set_capabilities (QmpExecutor *executor, const char *const 
 /* migrate-set-parameters; takes over `parameters`. */
 gboolean qmp_migrate_set_parameters (QmpExecutor *executor, JsonObject *parameters,
                                      GCancellable *cancellable, GError **error);
+/* The same, and query-migrate-parameters: TRUE only where QEMU then tells every text in
+ * `parameters` as it was given.  A stream must not begin before: QEMU sends in clear until it
+ * notices that the other side wants TLS. */
+gboolean qmp_migrate_ensure_parameters (QmpExecutor *executor, JsonObject *parameters,
+                                        GCancellable *cancellable, GError **error);
 /* query-migrate-parameters.  Free with json_object_unref. */
 JsonObject *qmp_query_migrate_parameters (QmpExecutor *executor, GCancellable *cancellable,
                                           GError **error);

@@ -59,28 +59,14 @@ secure_incoming (DestinationJob *job, GError **error)
   static const char *const capabilities[] = { "events", "late-block-activate", NULL };
   QmpExecutor *qmp = vm_get_executor (job->vm);
   GCancellable *cancellable = job_cancellable (&job->base);
-  g_autoptr (JsonObject) parameters = NULL;
-  const char *creds = "", *authz = "";
 
-  if (!qmp_tls_creds_add (qmp, job->tls_id, agent_get_qemu_tls_dir (job->base.agent), "server",
-                          cancellable, error)
-      || !qmp_authz_add (qmp, job->authz_id, job->source_dn, cancellable, error)
-      || !qmp_migrate_set_capabilities (qmp, capabilities, TRUE, cancellable, error)
-      || !qmp_migrate_set_parameters (
-          qmp, json_args ("tls-creds", "s", job->tls_id, "tls-authz", "s", job->authz_id, NULL),
-          cancellable, error))
-    return FALSE;
-  parameters = qmp_query_migrate_parameters (qmp, cancellable, error);
-  if (!parameters)
-    return FALSE;
-  json_get_string (parameters, "tls-creds", &creds);
-  json_get_string (parameters, "tls-authz", &authz);
-  if (g_str_equal (creds, job->tls_id) && g_str_equal (authz, job->authz_id))
-    return TRUE;
-  g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
-               "%s: QEMU didn't take tls-creds and tls-authz for the incoming migration",
-               job->base.qmp_path);
-  return FALSE;
+  return qmp_tls_creds_add (qmp, job->tls_id, agent_get_qemu_tls_dir (job->base.agent), "server",
+                            cancellable, error)
+         && qmp_authz_add (qmp, job->authz_id, job->source_dn, cancellable, error)
+         && qmp_migrate_set_capabilities (qmp, capabilities, TRUE, cancellable, error)
+         && qmp_migrate_ensure_parameters (
+             qmp, json_args ("tls-creds", "s", job->tls_id, "tls-authz", "s", job->authz_id, NULL),
+             cancellable, error);
 }
 
 /* Another process can take the port between our look and QEMU's bind: the next one is tried. */

@@ -72,31 +72,17 @@ secure_stream (SourceJob *job, GError **error)
   GCancellable *cancellable = job_cancellable (&job->base);
   const char *name = peer_link_get_name (job->link);
   g_autofree char *tls = source_id (job, "ram");
-  g_autoptr (JsonObject) parameters = NULL;
-  const char *creds = "", *hostname = "";
 
-  if (!keep_parameters (job, error)
-      || !qmp_tls_creds_add (qmp, tls, agent_get_qemu_tls_dir (job->base.agent), "client",
-                             cancellable, error)
-      || !qmp_migrate_set_capabilities (qmp, capabilities, TRUE, cancellable, error)
-      || !qmp_migrate_set_parameters (
-          qmp,
-          json_args ("tls-creds", "s", tls, "tls-hostname", "s", name, "max-bandwidth", "i",
-                     ram_bandwidth (job), "downtime-limit", "i",
-                     (gint64)MAX (job->max_downtime_ms * FIRST_RAM_SHARE, 1), NULL),
-          cancellable, error))
-    return FALSE;
-  parameters = qmp_query_migrate_parameters (qmp, cancellable, error);
-  if (!parameters)
-    return FALSE;
-  json_get_string (parameters, "tls-creds", &creds);
-  json_get_string (parameters, "tls-hostname", &hostname);
-  if (g_str_equal (creds, tls) && g_str_equal (hostname, name))
-    return TRUE;
-  g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
-               "%s: QEMU didn't take tls-creds and tls-hostname for the migration",
-               job->base.qmp_path);
-  return FALSE;
+  return keep_parameters (job, error)
+         && qmp_tls_creds_add (qmp, tls, agent_get_qemu_tls_dir (job->base.agent), "client",
+                               cancellable, error)
+         && qmp_migrate_set_capabilities (qmp, capabilities, TRUE, cancellable, error)
+         && qmp_migrate_ensure_parameters (
+             qmp,
+             json_args ("tls-creds", "s", tls, "tls-hostname", "s", name, "max-bandwidth", "i",
+                        ram_bandwidth (job), "downtime-limit", "i",
+                        (gint64)MAX (job->max_downtime_ms * FIRST_RAM_SHARE, 1), NULL),
+             cancellable, error);
 }
 
 /* The disks leave the rest of the rate to the memory. */

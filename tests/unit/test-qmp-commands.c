@@ -326,6 +326,22 @@ test_export_stays (void **state)
 }
 
 static void
+test_migration_tls (void **state)
+{
+  g_autoptr (Script) script = script_new ();
+  g_autoptr (GError) error = NULL;
+  JsonObject *wanted = json_args ("tls-creds", "s", "t", "max-bandwidth", "i", (gint64)1, NULL);
+
+  prepare (script, fake_qmp_json ("{}"));
+  prepare (script, fake_qmp_json ("{\"tls-creds\":\"t\",\"max-bandwidth\":2}"));
+  assert_true (qmp_migrate_ensure_parameters (script->qmp, json_object_ref (wanted), NULL, NULL));
+  prepare (script, fake_qmp_json ("{}"));
+  prepare (script, fake_qmp_json ("{\"tls-creds\":\"\",\"max-bandwidth\":1}"));
+  assert_false (qmp_migrate_ensure_parameters (script->qmp, wanted, NULL, &error));
+  assert_non_null (strstr (error->message, "tls-creds"));
+}
+
+static void
 test_migration (void **state)
 {
   g_autoptr (Script) script = script_new ();
@@ -507,13 +523,21 @@ int
 main (void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test (test_machine),       cmocka_unit_test (test_quit),
-    cmocka_unit_test (test_qom),           cmocka_unit_test (test_objects),
-    cmocka_unit_test (test_descriptors),   cmocka_unit_test (test_bitmaps),
-    cmocka_unit_test (test_bitmap_remove), cmocka_unit_test (test_exports),
-    cmocka_unit_test (test_export_del),    cmocka_unit_test (test_export_stays),
-    cmocka_unit_test (test_migration),     cmocka_unit_test (test_query_migrate),
-    cmocka_unit_test (test_query_block),   cmocka_unit_test (test_hostile_replies),
+    cmocka_unit_test (test_machine),
+    cmocka_unit_test (test_quit),
+    cmocka_unit_test (test_qom),
+    cmocka_unit_test (test_objects),
+    cmocka_unit_test (test_descriptors),
+    cmocka_unit_test (test_bitmaps),
+    cmocka_unit_test (test_bitmap_remove),
+    cmocka_unit_test (test_exports),
+    cmocka_unit_test (test_export_del),
+    cmocka_unit_test (test_export_stays),
+    cmocka_unit_test (test_migration_tls),
+    cmocka_unit_test (test_migration),
+    cmocka_unit_test (test_query_migrate),
+    cmocka_unit_test (test_query_block),
+    cmocka_unit_test (test_hostile_replies),
   };
 
   return cmocka_run_group_tests_name ("qmp-commands", tests, NULL, NULL);
