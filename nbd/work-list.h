@@ -14,8 +14,8 @@ typedef struct
   guint64 end; /* bytes; the first one that is not in it */
 } WorkRange;
 
-/* `ranges` are WorkRange, sorted, apart from each other, none empty.  No more than `stripe` bytes
- * are handed out at once. */
+/* `ranges` are WorkRange, sorted, apart from each other, none empty.  They are handed out cut at
+ * multiples of `stripe` bytes. */
 WorkList *work_list_new (const WorkRange *ranges, guint n_ranges, guint64 stripe);
 void work_list_free (WorkList *list);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (WorkList, work_list_free)
@@ -26,8 +26,11 @@ gboolean work_list_take (WorkList *list, WorkRange *ret_range);
 /* Everything in the range that ends at `end` and lies below `position` is with the target;
  * `position` only grows, and at `end` the range is done. */
 void work_list_settle (WorkList *list, guint64 end, guint64 position);
-/* What is left of that range may be taken by somebody else. */
-void work_list_give_back (WorkList *list, guint64 end);
+/* What is left of that range may be taken by somebody else; `done` (sorted, apart from each other)
+ * are parts of it beyond its position that are with the target, too. */
+void work_list_give_back (WorkList *list, guint64 end, const WorkRange *done, guint n_done);
+/* Whether work_list_take () would hand out something now. */
+gboolean work_list_has_free (WorkList *list);
 
 /* All that is not settled: WorkRange, sorted; free with g_array_unref. */
 GArray *work_list_get_left (WorkList *list);
