@@ -151,7 +151,7 @@ static const struct
   { "query", "job:s", peer_query, 0 },
   { "copy", "job:s port:i last:b disks:a", NULL, JOB_EVENT_COPY },
   { "incoming", "job:s", NULL, JOB_EVENT_LISTEN },
-  { "release", "job:s", NULL, JOB_EVENT_RELEASE },
+  { "release", "job:s paused:b?", NULL, JOB_EVENT_RELEASE },
   { "start", "job:s paused:b", NULL, JOB_EVENT_START },
   { "finish", "job:s", NULL, JOB_EVENT_FINISH },
   { "abort", "job:s reason:s", NULL, JOB_EVENT_ABORT },

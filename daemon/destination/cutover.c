@@ -149,8 +149,11 @@ destination_release (Job *base, GError **error)
 {
   DestinationJob *job = (DestinationJob *)base;
 
+  if (base->command)
+    json_get_bool (base->command, "paused", &job->paused);
   if (!destination_close_writers (job, error)
-      || !job_record (base, json_args ("record", "s", "released", NULL), error))
+      || !job_record (base, json_args ("record", "s", "released", "paused", "b", job->paused, NULL),
+                      error))
     return JOB_EVENT_FAILED;
   job->released = TRUE;
   job_set_owner (base, JOB_OWNED_BY_UNKNOWN);
@@ -269,10 +272,9 @@ destination_start (Job *base, GError **error)
 {
   DestinationJob *job = (DestinationJob *)base;
   g_autoptr (GError) failed = NULL;
-  gboolean paused = FALSE;
 
   if (base->command)
-    json_get_bool (base->command, "paused", &paused);
+    json_get_bool (base->command, "paused", &job->paused);
   if (base->resolved && job->may_have_run && vm_is_gone (job))
     return own_without_vm (job);
   if (vm_is_gone (job))
@@ -283,15 +285,17 @@ destination_start (Job *base, GError **error)
     return never (job, failed, error);
   /* From here on the end of this QEMU is no proof that the guest never ran. */
   vm_set_lost_handler (job->vm, NULL, NULL);
-  if (!job_record (base, json_args ("record", "s", "owner", "paused", "b", paused, NULL), error))
+  if (!job_record (base, json_args ("record", "s", "owner", "paused", "b", job->paused, NULL),
+                   error))
     return JOB_EVENT_UNKNOWN;
-  if (!paused && !run_guest (job, &failed))
+  if (!job->paused && !run_guest (job, &failed))
     return start_failed (job, failed, error);
   /* Tells the switches where the guest is now; a machine without a network doesn't mind. */
-  if (!paused)
+  if (!job->paused)
     qmp_announce_self (vm_get_executor (job->vm), NULL, NULL);
   job_set_owner (base, JOB_OWNED_BY_DESTINATION);
-  job_set_message (base, paused ? "the guest is here, paused as it was" : "the guest runs here");
+  job_set_message (base,
+                   job->paused ? "the guest is here, paused as it was" : "the guest runs here");
   return JOB_EVENT_DONE;
 }
 

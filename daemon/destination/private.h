@@ -40,6 +40,7 @@ typedef struct
 
   Vm *vm;                /* NULL: not connected */
   gboolean listening;    /* QEMU was told migrate-incoming */
+  gboolean paused;       /* the guest was, and is to stay so; known from the release on */
   gboolean released;     /* the writers are closed and the source knows or may know it */
   gboolean may_have_run; /* the guest, here: it can't be said any more that it never will */
   char *tls_id, *authz_id;

@@ -40,6 +40,7 @@ destination_recover_action (Job *base, GError **error)
       return JOB_EVENT_FAILED;
     }
   job->released = TRUE;
+  json_get_bool (job_find_record (base, "released"), "paused", &job->paused);
   if (!job_find_record (base, "owner"))
     {
       job_set_owner (base, JOB_OWNED_BY_UNKNOWN);

@@ -286,7 +286,8 @@ source_last_pass (Job *base, GError **error)
   peer_link_tune_socket (job->stream_fd, SWITCHOVER_TIMEOUT_MS);
   job->release_asked = TRUE;
   if (!source_run_pass (job, TRUE, &bytes, error)
-      || !peer_link_call (job->link, "release", json_args ("job", "s", base->uuid, NULL),
+      || !peer_link_call (job->link, "release",
+                          json_args ("job", "s", base->uuid, "paused", "b", !job->ran, NULL),
                           deadline_in (SWITCHOVER_TIMEOUT_MS, job_cancellable (base)), NULL, error))
     return JOB_EVENT_FAILED;
   return JOB_EVENT_DONE;

@@ -334,39 +334,39 @@ test_plain_stream (void **state)
   qemu.plain = TRUE;
   expect_prepare (FALSE, "", NULL);
   expect ("incoming", job_args (), "Failed",
-          "*QEMU didn't take tls-creds and tls-authz for the incoming migration");
+          "*QEMU took the migration parameter tls-creds but doesn't have it");
   wait_for ("failed", "source");
   assert_int_equal (fake_qmp_count (fake, "migrate-incoming"), 0);
 }
 
+static JsonObject *
+paused_args (gboolean paused)
+{
+  return json_args ("job", "s", UUID, "paused", "b", paused, NULL);
+}
+
 static void
-bring_to_release (void)
+bring_to_release (gboolean paused)
 {
   expect_prepare (FALSE, "", NULL);
   expect ("incoming", job_args (), "", NULL);
   assert_int_equal (fake_qmp_count (fake, "migrate-incoming"), 1);
   assert_int_equal (fake_qmp_count (fake, "stop"), 1);
   copy ("[]", "", NULL);
-  expect ("release", job_args (), "", NULL);
+  expect ("release", paused_args (paused), "", NULL);
   wait_for ("released", "unknown");
   qemu.status = "paused";
-}
-
-static JsonObject *
-start_args (gboolean paused)
-{
-  return json_args ("job", "s", UUID, "paused", "b", paused, NULL);
 }
 
 static void
 test_start (void **state)
 {
-  bring_to_release ();
+  bring_to_release (FALSE);
   qemu.refused = 0;
-  expect ("start", start_args (FALSE), "", NULL);
+  expect ("start", paused_args (FALSE), "", NULL);
   wait_for ("owner", "destination");
   assert_int_equal (fake_qmp_count (fake, "cont"), 1);
-  expect ("start", start_args (FALSE), "", NULL);
+  expect ("start", paused_args (FALSE), "", NULL);
   expect ("abort", json_args ("job", "s", UUID, "reason", "s", "x", NULL), "TooLate", NULL);
   expect ("finish", job_args (), "", NULL);
   wait_for ("done", "destination");
@@ -377,8 +377,8 @@ test_start (void **state)
 static void
 test_start_paused (void **state)
 {
-  bring_to_release ();
-  expect ("start", start_args (TRUE), "", NULL);
+  bring_to_release (FALSE);
+  expect ("start", paused_args (TRUE), "", NULL);
   wait_for ("owner", "destination");
   assert_int_equal (fake_qmp_count (fake, "cont"), 0);
   expect ("finish", job_args (), "", NULL);
@@ -388,22 +388,22 @@ test_start_paused (void **state)
 static void
 test_start_refused (void **state)
 {
-  bring_to_release ();
+  bring_to_release (FALSE);
   qemu.refused = 20;
-  expect ("start", start_args (FALSE), "Never", "*Failed to get \"write\" lock*");
+  expect ("start", paused_args (FALSE), "Never", "*Failed to get \"write\" lock*");
   wait_for ("failed", "source");
-  expect ("start", start_args (FALSE), "Never", NULL);
+  expect ("start", paused_args (FALSE), "Never", NULL);
 }
 
 /* A QEMU that dies over the start may have run the guest: nobody may say that it didn't. */
 static void
 test_start_deadly (void **state)
 {
-  bring_to_release ();
+  bring_to_release (FALSE);
   qemu.refused = -1;
-  expect ("start", start_args (FALSE), "Failed", "*it can't be told whether it ran*");
+  expect ("start", paused_args (FALSE), "Failed", "*it can't be told whether it ran*");
   wait_for ("needs-operator", "unknown");
-  expect ("start", start_args (FALSE), "Failed", "*it can't be told whether it ran*");
+  expect ("start", paused_args (FALSE), "Failed", "*it can't be told whether it ran*");
   wait_for ("needs-operator", "unknown");
   assert_string_equal (agent_lab_call (local, "resolve",
                                        json_args ("job", "s", UUID, "owner", "s", "source", NULL),
@@ -416,15 +416,15 @@ test_start_deadly (void **state)
 static void
 test_start_unsure (void **state)
 {
-  bring_to_release ();
+  bring_to_release (FALSE);
   qemu.refused = 20;
   qemu.resumes = TRUE;
-  expect ("start", start_args (FALSE), "Failed", "*it can't be told whether it ran*");
+  expect ("start", paused_args (FALSE), "Failed", "*it can't be told whether it ran*");
   wait_for ("needs-operator", "unknown");
   expect ("abort", json_args ("job", "s", UUID, "reason", "s", "x", NULL), "TooLate",
           "*too late: the guest runs in the QEMU at *");
   wait_for ("owner", "destination");
-  expect ("start", start_args (FALSE), "", NULL);
+  expect ("start", paused_args (FALSE), "", NULL);
   expect ("finish", job_args (), "", NULL);
 }
 
@@ -432,23 +432,40 @@ test_start_unsure (void **state)
 static void
 test_gone_before_start (void **state)
 {
-  bring_to_release ();
+  bring_to_release (FALSE);
   g_clear_pointer (&fake, fake_qmp_free);
   wait_for ("failed", "source");
-  expect ("start", start_args (FALSE), "Never", NULL);
+  expect ("start", paused_args (FALSE), "Never", NULL);
 }
 
 /* The source's connection ends after the release: held, and started when it comes back. */
 static void
 test_lost_after_release (void **state)
 {
-  bring_to_release ();
+  bring_to_release (FALSE);
   g_clear_pointer (&client, json_client_free);
   wait_for ("needs-operator", "unknown");
   client = agent_lab_open (lab, LAB_HOST_A);
-  expect ("start", start_args (FALSE), "", NULL);
+  expect ("start", paused_args (FALSE), "", NULL);
   wait_for ("owner", "destination");
   expect ("finish", job_args (), "", NULL);
+}
+
+/* The source's word never comes, and a human decides. */
+static void
+test_paused_without_a_word (void **state)
+{
+  g_autofree char *desc = NULL;
+
+  bring_to_release (TRUE);
+  g_clear_pointer (&client, json_client_free);
+  wait_for ("needs-operator", "unknown");
+  assert_string_equal (
+      agent_lab_call (local, "resolve",
+                      json_args ("job", "s", UUID, "owner", "s", "destination", NULL), &desc),
+      "");
+  wait_for ("owner", "destination");
+  assert_int_equal (fake_qmp_count (fake, "cont"), 0);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown (test_##name, setup, teardown)
@@ -481,6 +498,7 @@ main (void)
     TEST (start_unsure),
     TEST (gone_before_start),
     TEST (lost_after_release),
+    TEST (paused_without_a_word),
   };
 
   return cmocka_run_group_tests_name ("destination", tests, NULL, NULL);
