@@ -24,7 +24,7 @@ typedef struct
 
 struct ExtentScan
 {
-  guint64 size;
+  guint64 end;
   guint32 block;
   gboolean bitmap;
   gboolean allocation;
@@ -56,25 +56,25 @@ slot_free (Slot *slot)
 static void scan_append (ExtentScan *scan, Slot *slot, guint64 start, guint64 end, ExtentKind kind);
 
 ExtentScan *
-extent_scan_new (guint64 size, guint32 block, gboolean bitmap, gboolean allocation)
+extent_scan_new (guint64 start, guint64 end, guint32 block, gboolean bitmap, gboolean allocation)
 {
   ExtentScan *scan = g_new0 (ExtentScan, 1);
   Slot *all;
 
-  scan->size = size;
+  scan->end = end;
   scan->block = block;
   scan->bitmap = bitmap;
   scan->allocation = allocation;
   scan->span = EXTENT_MIN_SPAN;
   g_queue_init (&scan->slots);
-  if (size == 0)
+  if (start == end)
     return scan;
-  all = slot_new (0, size);
+  all = slot_new (start, end);
   g_queue_push_tail (&scan->slots, all);
   if (!bitmap && !allocation)
     {
       all->pieces = g_array_new (FALSE, FALSE, sizeof (ExtentPiece));
-      scan_append (scan, all, 0, size, EXTENT_READ);
+      scan_append (scan, all, start, end, EXTENT_READ);
     }
   return scan;
 }
@@ -98,6 +98,32 @@ guint64
 extent_scan_get_zero_bytes (const ExtentScan *scan)
 {
   return scan->zero_bytes;
+}
+
+void
+extent_scan_set_span (ExtentScan *scan, guint64 span)
+{
+  scan->span = CLAMP (span, EXTENT_MIN_SPAN, EXTENT_MAX_SPAN);
+}
+
+guint64
+extent_scan_get_span (const ExtentScan *scan)
+{
+  return scan->span;
+}
+
+guint64
+extent_scan_get_position (const ExtentScan *scan)
+{
+  const Slot *slot = g_queue_peek_head ((GQueue *)&scan->slots);
+
+  if (slot == NULL)
+    return scan->end;
+  if (slot->pieces == NULL)
+    return slot->start;
+  return slot->next < slot->pieces->len
+             ? g_array_index (slot->pieces, ExtentPiece, slot->next).offset
+             : slot->end;
 }
 
 gboolean
@@ -163,27 +189,65 @@ extent_query_reply_size (const ExtentScan *scan, const ExtentQuery *query)
 
 /* Answers */
 
+static ExtentPiece *
+slot_last_piece (Slot *slot)
+{
+  return slot->pieces->len > 0 ? &g_array_index (slot->pieces, ExtentPiece, slot->pieces->len - 1)
+                               : NULL;
+}
+
+static void
+scan_count (ExtentScan *scan, ExtentKind kind, guint64 more, guint64 less)
+{
+  guint64 *bytes = kind == EXTENT_READ ? &scan->read_bytes : &scan->zero_bytes;
+
+  *bytes += more;
+  *bytes -= less;
+}
+
+/* Takes back what the slot's pieces have at or beyond `pos`. */
+static void
+scan_cut (ExtentScan *scan, Slot *slot, guint64 pos)
+{
+  ExtentPiece *last;
+
+  while ((last = slot_last_piece (slot)) != NULL && last->offset + last->length > pos)
+    {
+      guint64 keep = pos > last->offset ? pos - last->offset : 0;
+
+      scan_count (scan, last->kind, 0, last->length - keep);
+      last->length = keep;
+      if (keep > 0)
+        return;
+      g_array_set_size (slot->pieces, slot->pieces->len - 1);
+      scan->n_known--;
+    }
+}
+
+/* Pieces never overlap: no byte is read, or counted, twice. */
 static void
 scan_append (ExtentScan *scan, Slot *slot, guint64 start, guint64 end, ExtentKind kind)
 {
+  ExtentPiece *last = slot_last_piece (slot);
   ExtentPiece piece;
-  ExtentPiece *last = NULL;
 
   if (kind == EXTENT_READ)
     {
-      /* Requests have to be aligned.  What is read beyond the extent is right, too. */
+      /* Requests have to be aligned.  What is read beyond the extent is right, too, and so it is
+       * where that was told as zero. */
       start -= start % scan->block;
-      end = MIN (scan->size, (end + scan->block - 1) / scan->block * scan->block);
-      scan->read_bytes += end - start;
+      end = MIN (scan->end, (end + scan->block - 1) / scan->block * scan->block);
+      if (last != NULL && last->kind == EXTENT_ZERO)
+        scan_cut (scan, slot, start);
+      last = slot_last_piece (slot);
     }
-  else
-    scan->zero_bytes += end - start;
-  if (slot->pieces->len > 0)
-    last = &g_array_index (slot->pieces, ExtentPiece, slot->pieces->len - 1);
-  if (last != NULL && last->kind == kind && last->offset + last->length >= start)
+  if (last != NULL)
+    start = MAX (start, last->offset + last->length);
+  if (start >= end)
+    return;
+  scan_count (scan, kind, end - start, 0);
+  if (last != NULL && last->kind == kind && last->offset + last->length == start)
     {
-      if (kind == EXTENT_READ)
-        scan->read_bytes -= last->offset + last->length - start;
       last->length = end - last->offset;
       return;
     }
@@ -306,6 +370,7 @@ extent_scan_add_reply (ExtentScan *scan, guint64 offset, const GArray *bitmap,
   /* The next query has to be aligned: the rest of a block that is known in part is asked for again,
    * or, where nothing else is known, simply read. */
   aligned = known - known % scan->block;
+  scan_cut (scan, slot, MAX (aligned, slot->start));
   if (aligned <= slot->start)
     {
       aligned = MIN (slot->start + scan->block, slot->end);

@@ -283,7 +283,6 @@ static gboolean
 session_on_info (Session *session, const Reply *reply, GError **error)
 {
   NbdExport *export = &session->export;
-  guint32 preferred;
   guint64 size;
   guint16 type, flags;
 
@@ -298,8 +297,8 @@ session_on_info (Session *session, const Reply *reply, GError **error)
       return session_set_size (session, size, flags, error);
     }
   if (type == NBD_INFO_BLOCK_SIZE
-      && !wire_get_info_block_size (reply->data, reply->length, &export->min_block, &preferred,
-                                    &export->max_payload))
+      && !wire_get_info_block_size (reply->data, reply->length, &export->min_block,
+                                    &export->preferred_block, &export->max_payload))
     return session_fail (session, error, NBD_ERROR_PROTOCOL,
                          "the server sent block sizes that the protocol does not allow");
   return TRUE;
@@ -371,6 +370,8 @@ nbd_handshake_run (Channel *channel, const NbdHandshake *handshake, Deadline dea
   Session session = { .channel = channel, .spec = handshake, .deadline = deadline };
 
   session.export.min_block = 1;
+  session.export.preferred_block
+      = 4096; /* "SHOULD assume" in doc/proto.md, "Block size constraints" */
   session.export.max_payload = NBD_DEFAULT_MAX_PAYLOAD;
   if (strlen (handshake->export_name) > NBD_MAX_STRING)
     {

@@ -23,12 +23,13 @@ typedef struct
 /* What was agreed on. */
 typedef struct
 {
-  guint64 size;        /* bytes; at most G_MAXINT64 */
-  guint16 flags;       /* NBD_FLAG_ */
-  guint32 min_block;   /* offsets and lengths of requests are multiples of it */
-  guint32 max_payload; /* of a read or a write */
-  gboolean structured; /* replies come in chunks */
-  guint n_contexts;    /* how many of those asked for the server has */
+  guint64 size;            /* bytes; at most G_MAXINT64 */
+  guint16 flags;           /* NBD_FLAG_ */
+  guint32 min_block;       /* offsets and lengths of requests are multiples of it */
+  guint32 preferred_block; /* a power of two, at least min_block */
+  guint32 max_payload;     /* of a read or a write */
+  gboolean structured;     /* replies come in chunks */
+  guint n_contexts;        /* how many of those asked for the server has */
   /* In the order of NbdHandshake.contexts. */
   gboolean has_context[NBD_MAX_CONTEXTS];
   guint32 context_id[NBD_MAX_CONTEXTS];

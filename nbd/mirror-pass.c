@@ -2,25 +2,23 @@
 #include "nbd/mirror-pass.h"
 #include "nbd/buffer-pool.h"
 #include "nbd/extent.h"
+#include "nbd/mirror-store.h"
 #include "nbd/mirror.h"
-#include "nbd/nbd-error.h"
-#include "nbd/zero-scan.h"
+#include "nbd/settle-line.h"
 
 /* Reads of single dirty blocks are small: more of them make no difference to QEMU. */
 #define MAX_READS 64
 /* Headers of a reply: one chunk of data and the last one. */
 #define REPLY_OVERHEAD (2 * sizeof (NbdWireChunk) + 8)
-/* One call of zero (): between two of them we can be cancelled. */
-#define MAX_ZERO (G_GUINT64_CONSTANT (256) * 1024 * 1024)
 
 typedef struct
 {
   MirrorPassSpec spec;
   const NbdExport *export;
   ExtentScan *scan;
+  SettleLine *line;
   BufferPool *pool;
-  gboolean skip_zeroes; /* the target holds nothing but zeroes where this pass has not been */
-  guint64 limit_end;    /* of the target: data beyond it has no place there */
+  guint32 request_size;
 
   ExtentPiece piece; /* being split into requests */
   guint n_reads;
@@ -28,8 +26,12 @@ typedef struct
   gsize status_cost; /* the same, at most */
   ExtentQuery query; /* waits for room */
   gboolean has_query;
-  gint64 limited_until; /* when the rate limit lets the next request go; 0: now */
+  guint32 admitted;     /* bytes that the observer let through, and the rate limit did not yet */
+  gint64 limited_until; /* when the next request may go; 0: now */
 
+  guint64 position; /* that the observer knows */
+  guint64 todo;     /* our part of the shared one */
+  guint64 done;
   gint64 progress_at;
   guint64 received;
 } MirrorPass;
@@ -38,6 +40,7 @@ typedef struct
 {
   NbdRequest request;
   gsize cost;
+  SettlePiece *piece;
 } PassRequest;
 
 static gsize
@@ -58,6 +61,7 @@ pass_submit (MirrorPass *pass, guint16 command, guint16 flags, guint64 offset, g
   if (command == NBD_CMD_READ)
     {
       own->request.data = buffer_pool_take (pass->pool, length);
+      own->piece = settle_line_begin (pass->line, offset);
       pass->read_cost += cost;
       pass->n_reads++;
     }
@@ -109,57 +113,73 @@ pass_send_queries (MirrorPass *pass)
     }
 }
 
+static void
+pass_limit (MirrorPass *pass, gint64 wait)
+{
+  pass->limited_until = wait > 0 ? g_get_monotonic_time () + wait : 0;
+}
+
+/* The one who admits is asked once for each byte, however often the rate limit says no. */
+static gboolean
+pass_is_admitted (MirrorPass *pass, guint32 length)
+{
+  const MirrorObserver *observer = pass->spec.observer;
+  gint64 wait = 0;
+
+  if (observer != NULL && observer->admit != NULL && pass->admitted < length)
+    {
+      wait = observer->admit (pass->spec.user_data, length - pass->admitted);
+      if (wait == 0)
+        pass->admitted = length;
+    }
+  if (wait == 0 && pass->spec.limit != NULL)
+    wait = rate_limit_take (pass->spec.limit, length);
+  pass_limit (pass, wait);
+  return wait == 0;
+}
+
 static gboolean
 pass_may_read (MirrorPass *pass, guint32 length)
 {
   gsize cost = read_cost (length);
-  gint64 wait;
 
+  pass->limited_until = 0;
   if (pass->n_reads > 0
       && (pass->n_reads >= MAX_READS || pass->read_cost + cost > pass->spec.state->in_flight))
     return FALSE;
   /* A query that waits comes first: reads would take its room for ever. */
   if (pass->has_query && pass->n_reads > 0)
     return FALSE;
-  if (!pass_has_room (pass, cost))
-    return FALSE;
-  if (pass->spec.limit == NULL)
-    return TRUE;
-  wait = rate_limit_take (pass->spec.limit, length);
-  pass->limited_until = wait > 0 ? g_get_monotonic_time () + wait : 0;
-  return wait == 0;
+  return pass_has_room (pass, cost) && pass_is_admitted (pass, length);
 }
 
-static gboolean
-pass_zero (MirrorPass *pass, guint64 offset, guint64 length, GError **error)
+static void
+pass_note_progress (MirrorPass *pass, gint64 now)
 {
-  NbdTarget *target = pass->spec.target;
+  pass->progress_at = now;
+  pass->spec.state->progress_at = now;
+}
 
-  /* An export is padded to whole sectors. */
-  if (offset >= pass->limit_end)
-    return TRUE;
-  length = MIN (length, pass->limit_end - offset);
-  while (length > 0 && !pass->skip_zeroes)
-    {
-      guint64 n = MIN (length, MAX_ZERO);
-
-      if (g_cancellable_set_error_if_cancelled (pass->spec.cancellable, error)
-          || !target->klass->zero (target, offset, n, error))
-        return FALSE;
-      offset += n;
-      length -= n;
-    }
-  return TRUE;
+static void
+pass_count_done (MirrorPass *pass, guint64 bytes)
+{
+  pass->done += bytes;
+  pass->spec.state->done += bytes;
 }
 
 static gboolean
 pass_do_zero_piece (MirrorPass *pass, GError **error)
 {
-  if (!pass_zero (pass, pass->piece.offset, pass->piece.length, error))
+  SettlePiece *piece = settle_line_begin (pass->line, pass->piece.offset);
+
+  if (!mirror_store_zero (&pass->spec, pass->piece.offset, pass->piece.length, error))
     return FALSE;
+  settle_line_end (pass->line, piece);
   pass->spec.state->zero_bytes += pass->piece.length;
-  pass->spec.state->done += pass->piece.length;
+  pass_count_done (pass, pass->piece.length);
   pass->piece.length = 0;
+  /* A device takes its time for that: not the server's fault. */
+  pass_note_progress (pass, g_get_monotonic_time ());
   return TRUE;
 }
 
@@ -169,15 +189,20 @@ pass_read_some (MirrorPass *pass, guint32 length)
   pass_submit (pass, NBD_CMD_READ, 0, pass->piece.offset, length, read_cost (length));
   pass->piece.offset += length;
   pass->piece.length -= length;
+  pass->admitted -= MIN (pass->admitted, length);
 }
 
+/* Requests end where the server likes its blocks to end. */
 static guint32
 pass_next_length (const MirrorPass *pass)
 {
-  guint32 most = MIN (MIRROR_REQUEST_SIZE, pass->export->max_payload);
+  guint32 length = (guint32)MIN (pass->piece.length, pass->request_size);
+  guint32 preferred = pass->export->preferred_block;
+  guint32 over = (guint32)((pass->piece.offset + length) % preferred);
 
-  most -= most % pass->export->min_block;
-  return (guint32)MIN (pass->piece.length, most);
+  return length < pass->piece.length && over < length && preferred >= pass->spec.block
+             ? length - over
+             : length;
 }
 
 static gboolean
@@ -202,55 +227,7 @@ pass_send_reads (MirrorPass *pass, GError **error)
     }
 }
 
-/* Storing */
-
-/* Data up to the target's end; what is beyond it must be the padding of the last sector. */
-static gboolean
-pass_clip (MirrorPass *pass, const NbdRequest *request, guint32 *ret_length, GError **error)
-{
-  guint64 keep = request->length;
-
-  if (request->offset + request->length > pass->limit_end)
-    keep = request->offset < pass->limit_end ? pass->limit_end - request->offset : 0;
-  if (!zero_scan_is_zero (request->data + keep, request->length - keep))
-    {
-      g_set_error (error, NBD_ERROR, NBD_ERROR_SIZE,
-                   "%s: it has only %" G_GUINT64_FORMAT
-                   " bytes, and %s has data beyond that which is not zero",
-                   pass->spec.target->name, pass->limit_end,
-                   nbd_client_get_name (pass->spec.client));
-      return FALSE;
-    }
-  *ret_length = (guint32)keep;
-  return TRUE;
-}
-
-static gboolean
-pass_store (MirrorPass *pass, const NbdRequest *request, GError **error)
-{
-  NbdTarget *target = pass->spec.target;
-  guint32 length, pos = 0;
-  /* A target of zeroes stays sparse to the block; elsewhere only long runs are worth a hole. */
-  gsize min_run = pass->skip_zeroes ? 1 : ZERO_SCAN_LONG;
-
-  if (!pass_clip (pass, request, &length, error))
-    return FALSE;
-  if (request->hole_bytes == request->length)
-    return pass_zero (pass, request->offset, length, error);
-  while (pos < length)
-    {
-      const guint8 *data = request->data + pos;
-      gsize n = zero_scan_data_run (data, length - pos, min_run);
-      gsize zeroes = zero_scan_zero_run (data + n, length - pos - n);
-
-      if (n > 0 && !target->klass->write (target, data, n, request->offset + pos, error))
-        return FALSE;
-      if (zeroes > 0 && !pass_zero (pass, request->offset + pos + n, zeroes, error))
-        return FALSE;
-      pos += (guint32)(n + zeroes);
-    }
-  return TRUE;
-}
+/* Answers */
 
 static gboolean
 pass_on_read (MirrorPass *pass, const PassRequest *own, GError **error)
@@ -262,17 +239,20 @@ pass_on_read (MirrorPass *pass, const PassRequest *own, GError **error)
   pass->n_reads--;
   state->read_bytes += request->length - request->hole_bytes;
   state->zero_bytes += request->hole_bytes;
-  if (!pass_store (pass, request, error))
+  if (!mirror_store_data (&pass->spec, request, error))
     return FALSE;
-  state->done += request->length;
+  settle_line_end (pass->line, own->piece);
+  pass_count_done (pass, request->length);
   return TRUE;
 }
 
 static void
 pass_tell_todo (MirrorPass *pass)
 {
-  pass->spec.state->todo
-      = extent_scan_get_read_bytes (pass->scan) + extent_scan_get_zero_bytes (pass->scan);
+  guint64 todo = extent_scan_get_read_bytes (pass->scan) + extent_scan_get_zero_bytes (pass->scan);
+
+  pass->spec.state->todo += todo - pass->todo;
+  pass->todo = todo;
 }
 
 static void
@@ -286,6 +266,29 @@ pass_on_status (MirrorPass *pass, const PassRequest *own)
                          spec->bitmap_context < 0 ? NULL : extents[spec->bitmap_context],
                          spec->allocation_context < 0 ? NULL : extents[spec->allocation_context]);
   pass_tell_todo (pass);
+}
+
+/* Where the next request may begin: a whole block, from which another pass can go on. */
+static guint64
+pass_next_offset (const MirrorPass *pass)
+{
+  guint64 next
+      = pass->piece.length > 0 ? pass->piece.offset : extent_scan_get_position (pass->scan);
+
+  return next < pass->spec.end ? next - next % pass->spec.block : next;
+}
+
+static void
+pass_tell_position (MirrorPass *pass)
+{
+  const MirrorObserver *observer = pass->spec.observer;
+  guint64 position = settle_line_get_position (pass->line, pass_next_offset (pass));
+
+  if (position <= pass->position)
+    return;
+  pass->position = position;
+  if (observer != NULL && observer->settled != NULL)
+    observer->settled (pass->spec.user_data, position);
 }
 
 static gboolean
@@ -326,7 +329,7 @@ pass_wait (MirrorPass *pass, GError **error)
   gint64 until = G_MAXINT64;
 
   if (received != pass->received || nbd_client_get_outstanding (client) == 0)
-    pass->progress_at = now;
+    pass_note_progress (pass, now);
   pass->received = received;
   if (pass->spec.timeout_ms >= 0)
     until = pass->progress_at + pass->spec.timeout_ms * 1000;
@@ -351,7 +354,7 @@ pass_handle_replies (MirrorPass *pass, gboolean *ret_any, GError **error)
     }
   /* Our own disk may have been slow: that is not the server's fault. */
   if (*ret_any)
-    pass->progress_at = g_get_monotonic_time ();
+    pass_note_progress (pass, g_get_monotonic_time ());
   return TRUE;
 }
 
@@ -385,6 +388,7 @@ pass_loop (MirrorPass *pass, GError **error)
       pass_send_queries (pass);
       if (!pass_send_reads (pass, error))
         return FALSE;
+      pass_tell_position (pass);
       if (pass_is_done (pass))
         return TRUE;
       if (!nbd_client_pump (pass->spec.client, error) || !pass_handle_replies (pass, &any, error))
@@ -394,56 +398,65 @@ pass_loop (MirrorPass *pass, GError **error)
     }
 }
 
-/* Sizes may differ by the padding to a whole sector that QEMU adds to images of odd sizes. */
-static gboolean
-pass_check_size (MirrorPass *pass, GError **error)
+/* Larger than we like it where the server's blocks are larger, never more than we may have under
+ * way, and whole blocks. */
+static guint32
+pass_request_size (const MirrorPass *pass)
 {
-  const NbdTarget *target = pass->spec.target;
+  const NbdExport *export = pass->export;
+  guint32 size = CLAMP (export->preferred_block, MIRROR_REQUEST_SIZE, MIRROR_MAX_IN_FLIGHT / 2);
+  guint32 block = pass->spec.block;
 
-  if ((pass->export->size + 511) / 512 == (target->size + 511) / 512)
-    return TRUE;
-  g_set_error (error, NBD_ERROR, NBD_ERROR_SIZE,
-               "%s has %" G_GUINT64_FORMAT " bytes, but %s has %" G_GUINT64_FORMAT
-               ": the sizes have to be the same",
-               nbd_client_get_name (pass->spec.client), pass->export->size, target->name,
-               target->size);
-  return FALSE;
+  size = MIN (size, export->max_payload);
+  return size - size % (size >= block ? block : export->min_block);
 }
 
-/* The padding of a target that is longer than an export of an odd size. */
-static gboolean
-pass_zero_padding (MirrorPass *pass, GError **error)
+static void
+pass_init (MirrorPass *pass)
 {
-  guint64 end = pass->export->size;
+  const MirrorPassSpec *spec = &pass->spec;
 
-  return end >= pass->limit_end || pass_zero (pass, end, pass->limit_end - end, error);
+  pass->export = nbd_client_get_export (spec->client);
+  pass->position = spec->start;
+  pass->piece.offset = spec->start;
+  pass->request_size = pass_request_size (pass);
+  pass->pool = buffer_pool_new (pass->request_size);
+  pass->line = settle_line_new ();
+  pass->scan = extent_scan_new (spec->start, spec->end, spec->block, spec->bitmap_context >= 0,
+                                spec->allocation_context >= 0);
+  if (spec->span != NULL)
+    extent_scan_set_span (pass->scan, *spec->span);
+  pass_note_progress (pass, g_get_monotonic_time ());
+  pass_tell_todo (pass);
+}
+
+static void
+pass_clear (MirrorPass *pass)
+{
+  pass_drop_requests (pass);
+  /* What was not done is somebody else's, who will count it again. */
+  pass->spec.state->todo -= pass->todo - pass->done;
+  if (pass->spec.span != NULL)
+    *pass->spec.span = extent_scan_get_span (pass->scan);
+  extent_scan_free (pass->scan);
+  settle_line_free (pass->line);
+  buffer_pool_free (pass->pool);
 }
 
 gboolean
 mirror_pass_run (const MirrorPassSpec *spec, guint64 *ret_bytes, GError **error)
 {
-  MirrorPass pass = { .spec = *spec, .export = nbd_client_get_export (spec->client) };
-  gboolean seed = spec->bitmap_context < 0;
+  MirrorPass pass = { .spec = *spec };
   gboolean good;
 
-  pass.limit_end = spec->target->size;
-  pass.skip_zeroes = seed && spec->target->is_zero;
-  pass.progress_at = g_get_monotonic_time ();
-  spec->state->todo = 0;
-  spec->state->done = 0;
-  spec->state->size = pass.export->size;
-  if (!pass_check_size (&pass, error))
-    return FALSE;
-  pass.pool = buffer_pool_new (MIRROR_REQUEST_SIZE);
-  pass.scan = extent_scan_new (pass.export->size, MAX (pass.export->min_block, 512), !seed,
-                               spec->allocation_context >= 0);
-  pass_tell_todo (&pass);
-  good = (!seed || pass_zero_padding (&pass, error)) && pass_loop (&pass, error);
+  g_return_val_if_fail (spec->block > 0 && spec->start % spec->block == 0, FALSE);
+  pass_init (&pass);
+  good = pass_loop (&pass, error);
+  if (!good && spec->beyond != NULL)
+    settle_line_get_beyond (pass.line, pass_next_offset (&pass), spec->block, spec->beyond);
   if (good && ret_bytes != NULL)
     *ret_bytes = extent_scan_get_read_bytes (pass.scan)
-                 + (seed ? 0 : extent_scan_get_zero_bytes (pass.scan));
-  pass_drop_requests (&pass);
-  extent_scan_free (pass.scan);
-  buffer_pool_free (pass.pool);
+                 + (spec->bitmap_context < 0 ? 0 : extent_scan_get_zero_bytes (pass.scan));
+  pass_clear (&pass);
   return good;
 }

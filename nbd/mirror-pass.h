@@ -4,21 +4,24 @@
 #include "nbd/client.h"
 #include "nbd/rate-limit.h"
 #include "nbd/target.h"
+#include "nbd/work-list.h"
 
 /* One pass over one connection: from the extents that the server tells to the last byte written to
  * the target.  Blocks; everything happens in the calling thread. */
 
 #define MIRROR_REQUEST_SIZE (256 * 1024)
 
-/* Shared with whoever watches or steers; lives longer than the pass. */
+/* Shared with whoever watches or steers, and between passes that run at the same time; lives longer
+ * than they do.  A pass adds its bytes, and never begins at 0. */
 typedef struct
 {
-  _Atomic guint64 in_flight; /* bytes; see mirror_set_in_flight () */
+  _Atomic guint64 in_flight; /* of each pass, bytes; see mirror_set_in_flight () */
   _Atomic guint64 size;
   _Atomic guint64 todo;
   _Atomic guint64 done;
   _Atomic guint64 read_bytes;
   _Atomic guint64 zero_bytes;
+  _Atomic gint64 progress_at; /* monotonic time (us) when a server last sent something */
 } MirrorState;
 
 /* Who wants to know what a pass does: called in its thread, never at the same time for one pass.
@@ -48,11 +51,21 @@ typedef struct
   /* Pieces begin and end at multiples of it, as far as the export allows: a power of two, at least
    * the server's minimum. */
   guint32 block;
+  gboolean zeroed; /* the target holds nothing but zeroes there: holes are left alone */
   const MirrorObserver *observer; /* may be NULL */
   gpointer user_data;
   gint64 timeout_ms;
   GCancellable *cancellable; /* may be NULL */
+  guint64 *span;             /* how far to ask at once, from one pass to the next; may be NULL */
+  /* After a failure: parts beyond the settled position that are with the target, too.  May be
+   * NULL. */
+  GArray *beyond; /* WorkRange */
 } MirrorPassSpec;
 
-/* `ret_bytes` (may be NULL) and errors as mirror_run_pass () has them. */
+/* Copies from `start` to `end`.  `ret_bytes` (may be NULL) and errors as mirror_run_pass () has
+ * them.  The target has to reach up to `end`, or what is beyond it to be zero. */
 gboolean mirror_pass_run (const MirrorPassSpec *spec, guint64 *ret_bytes, GError **error);
+
+/* All of the export, whatever `start`, `end`, `block` and `zeroed` say, to a target of its size but
+ * for the padding to whole sectors on either side; todo and done begin at 0. */
+gboolean mirror_pass_run_whole (MirrorPassSpec *spec, guint64 *ret_bytes, GError **error);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "nbd/mirror.h"
 #include "nbd/mirror-pass.h"
+#include "nbd/mirror-store.h"
 #include "nbd/nbd-error.h"
 
 #define DEFAULT_IN_FLIGHT (4 * MIRROR_REQUEST_SIZE)
@@ -46,6 +47,47 @@ mirror_get_progress (Mirror *mirror, MirrorProgress *ret_progress)
                                     .done = mirror->state.done,
                                     .read_bytes = mirror->state.read_bytes,
                                     .zero_bytes = mirror->state.zero_bytes };
+}
+
+/* Sizes may differ by the padding to a whole sector that QEMU adds to images of odd sizes. */
+static gboolean
+whole_check_size (const MirrorPassSpec *spec, guint64 size, GError **error)
+{
+  const NbdTarget *target = spec->target;
+
+  if ((size + 511) / 512 == (target->size + 511) / 512)
+    return TRUE;
+  g_set_error (error, NBD_ERROR, NBD_ERROR_SIZE,
+               "%s has %" G_GUINT64_FORMAT " bytes, but %s has %" G_GUINT64_FORMAT
+               ": the sizes have to be the same",
+               nbd_client_get_name (spec->client), size, target->name, target->size);
+  return FALSE;
+}
+
+/* The padding of a target that is longer than an export of an odd size. */
+static gboolean
+whole_zero_padding (const MirrorPassSpec *spec, GError **error)
+{
+  guint64 size = spec->target->size;
+
+  return spec->end >= size || mirror_store_zero (spec, spec->end, size - spec->end, error);
+}
+
+gboolean
+mirror_pass_run_whole (MirrorPassSpec *spec, guint64 *ret_bytes, GError **error)
+{
+  const NbdExport *export = nbd_client_get_export (spec->client);
+  gboolean seed = spec->bitmap_context < 0;
+
+  spec->start = 0;
+  spec->end = export->size;
+  spec->block = MAX (export->min_block, 512);
+  spec->zeroed = seed && spec->target->is_zero;
+  spec->state->todo = 0;
+  spec->state->done = 0;
+  spec->state->size = export->size;
+  return whole_check_size (spec, export->size, error) && (!seed || whole_zero_padding (spec, error))
+         && mirror_pass_run (spec, ret_bytes, error);
 }
 
 static NbdClient *
@@ -106,7 +148,7 @@ mirror_run_pass (Mirror *mirror, const MirrorServer *server, const char *export_
     return FALSE;
   spec.allocation_context
       = nbd_client_get_export (client)->has_context[allocation] ? allocation : -1;
-  if (!mirror_pass_run (&spec, ret_bytes, error))
+  if (!mirror_pass_run_whole (&spec, ret_bytes, error))
     return FALSE;
   nbd_client_disconnect (client);
   return TRUE;

@@ -69,7 +69,7 @@ assert_no_piece (ExtentScan *scan)
 static void
 test_nothing_is_known (void **state)
 {
-  g_autoptr (ExtentScan) scan = extent_scan_new (100 * MIB + 1, 512, FALSE, FALSE);
+  g_autoptr (ExtentScan) scan = extent_scan_new (0, 100 * MIB + 1, 512, FALSE, FALSE);
 
   assert_no_query (scan);
   assert_piece (scan, 0, 100 * MIB + 1, EXTENT_READ);
@@ -80,7 +80,7 @@ test_nothing_is_known (void **state)
 static void
 test_empty_export (void **state)
 {
-  g_autoptr (ExtentScan) scan = extent_scan_new (0, 512, FALSE, TRUE);
+  g_autoptr (ExtentScan) scan = extent_scan_new (0, 0, 512, FALSE, TRUE);
 
   assert_no_query (scan);
   assert_true (extent_scan_is_done (scan));
@@ -89,7 +89,7 @@ test_empty_export (void **state)
 static void
 test_allocation (void **state)
 {
-  g_autoptr (ExtentScan) scan = extent_scan_new (10 * MIB, 512, FALSE, TRUE);
+  g_autoptr (ExtentScan) scan = extent_scan_new (0, 10 * MIB, 512, FALSE, TRUE);
   g_autoptr (GArray) known
       = extents (5, (guint32)MIB, 0u, (guint32)MIB, HOLE, (guint32)MIB, NBD_STATE_HOLE,
                  (guint32)MIB, NBD_STATE_ZERO, (guint32)(6 * MIB), 0u);
@@ -114,7 +114,7 @@ test_allocation (void **state)
 static void
 test_long_and_short_answers (void **state)
 {
-  g_autoptr (ExtentScan) scan = extent_scan_new (10 * MIB, 512, FALSE, TRUE);
+  g_autoptr (ExtentScan) scan = extent_scan_new (0, 10 * MIB, 512, FALSE, TRUE);
   g_autoptr (GArray) some = extents (1, (guint32)MIB, 0u);
   g_autoptr (GArray) too_much = extents (1, 0xffffffffu, HOLE);
 
@@ -132,7 +132,7 @@ test_long_and_short_answers (void **state)
 static void
 test_answers_in_any_order (void **state)
 {
-  g_autoptr (ExtentScan) scan = extent_scan_new (128 * MIB, 512, FALSE, TRUE);
+  g_autoptr (ExtentScan) scan = extent_scan_new (0, 128 * MIB, 512, FALSE, TRUE);
   g_autoptr (GArray) full = extents (1, EXTENT_MIN_SPAN, 0u);
 
   assert_query (scan, 0, 64 * MIB, 0);
@@ -152,7 +152,7 @@ static void
 test_span_grows (void **state)
 {
   guint64 size = MIB * 1024 * 1024 * 16;
-  g_autoptr (ExtentScan) scan = extent_scan_new (size, 512, FALSE, TRUE);
+  g_autoptr (ExtentScan) scan = extent_scan_new (0, size, 512, FALSE, TRUE);
   g_autoptr (GArray) full = extents (1, 0xffffffffu, HOLE);
   ExtentQuery query;
   ExtentPiece piece;
@@ -181,7 +181,7 @@ test_span_grows (void **state)
 static void
 test_span_shrinks (void **state)
 {
-  g_autoptr (ExtentScan) scan = extent_scan_new (1024 * MIB, 512, FALSE, TRUE);
+  g_autoptr (ExtentScan) scan = extent_scan_new (0, 1024 * MIB, 512, FALSE, TRUE);
   g_autoptr (GArray) full = extents (1, EXTENT_MIN_SPAN, 0u);
   g_autoptr (GArray) one = extents (1, (guint32)MIB, 0u);
   ExtentPiece piece;
@@ -198,7 +198,7 @@ test_span_shrinks (void **state)
 static void
 test_bitmap (void **state)
 {
-  g_autoptr (ExtentScan) scan = extent_scan_new (10 * MIB, 512, TRUE, TRUE);
+  g_autoptr (ExtentScan) scan = extent_scan_new (0, 10 * MIB, 512, TRUE, TRUE);
   g_autoptr (GArray) dirty = extents (4, (guint32)MIB, 0u, (guint32)(2 * MIB), NBD_STATE_DIRTY,
                                       (guint32)(3 * MIB), 0u, (guint32)(4 * MIB), NBD_STATE_DIRTY);
   g_autoptr (GArray) allocation
@@ -225,7 +225,7 @@ test_bitmap (void **state)
 static void
 test_clean_range_needs_no_allocation (void **state)
 {
-  g_autoptr (ExtentScan) scan = extent_scan_new (10 * MIB, 512, TRUE, TRUE);
+  g_autoptr (ExtentScan) scan = extent_scan_new (0, 10 * MIB, 512, TRUE, TRUE);
   g_autoptr (GArray) dirty = extents (1, (guint32)(10 * MIB), 0u);
   g_autoptr (GArray) allocation = extents (1, 512u, 0u);
 
@@ -239,21 +239,19 @@ test_clean_range_needs_no_allocation (void **state)
 static void
 test_alignment (void **state)
 {
-  g_autoptr (ExtentScan) scan = extent_scan_new (MIB + 100, 4096, FALSE, TRUE);
+  g_autoptr (ExtentScan) scan = extent_scan_new (0, MIB + 100, 4096, FALSE, TRUE);
   g_autoptr (GArray) odd = extents (3, 5000u, HOLE, 100u, 0u, 3000u, HOLE);
   g_autoptr (GArray) tiny = extents (1, 7u, HOLE);
   g_autoptr (GArray) rest = extents (1, (guint32)MIB, 0u);
 
   assert_query (scan, 0, MIB + 100, 0);
   extent_scan_add_reply (scan, 0, NULL, odd);
-  assert_piece (scan, 0, 5000, EXTENT_ZERO);
-  assert_piece (scan, 4096, 4096, EXTENT_READ);
-  assert_piece (scan, 5100, 3000, EXTENT_ZERO);
+  assert_piece (scan, 0, 4096, EXTENT_ZERO);
   assert_no_piece (scan);
+  assert_int_equal (extent_scan_get_position (scan), 4096);
   /* 8100 is no place to ask from, 4096 is; then less than a block is told. */
   assert_query (scan, 4096, MIB + 100 - 4096, 0);
   extent_scan_add_reply (scan, 4096, NULL, tiny);
-  assert_piece (scan, 4096, 7, EXTENT_ZERO);
   assert_piece (scan, 4096, 4096, EXTENT_READ);
   assert_query (scan, 8192, MIB + 100 - 8192, 0);
   extent_scan_add_reply (scan, 8192, NULL, rest);
@@ -262,11 +260,54 @@ test_alignment (void **state)
   assert_true (extent_scan_is_done (scan));
 }
 
+/* A block is read once, whatever is told about its parts, and never zeroed beside that. */
+static void
+test_pieces_never_overlap (void **state)
+{
+  g_autoptr (ExtentScan) scan = extent_scan_new (0, 5 * 4096, 4096, FALSE, TRUE);
+  g_autoptr (GArray) odd = extents (7, 100u, 0u, 100u, HOLE, 100u, 0u, 5000u, HOLE, 5000u, HOLE,
+                                    100u, 0u, 10080u, HOLE);
+
+  assert_query (scan, 0, 5 * 4096, 0);
+  extent_scan_add_reply (scan, 0, NULL, odd);
+  assert_piece (scan, 0, 4096, EXTENT_READ);
+  assert_piece (scan, 4096, 4096, EXTENT_ZERO);
+  assert_piece (scan, 8192, 4096, EXTENT_READ);
+  assert_int_equal (extent_scan_get_position (scan), 3 * 4096);
+  assert_piece (scan, 3 * 4096, 2 * 4096, EXTENT_ZERO);
+  assert_no_piece (scan);
+  assert_true (extent_scan_is_done (scan));
+  assert_int_equal (extent_scan_get_read_bytes (scan), 2 * 4096);
+  assert_int_equal (extent_scan_get_zero_bytes (scan), 3 * 4096);
+}
+
+/* A part of an export: nothing is asked or done outside of it. */
+static void
+test_part (void **state)
+{
+  g_autoptr (ExtentScan) scan = extent_scan_new (4 * MIB, 6 * MIB, 4096, FALSE, TRUE);
+  g_autoptr (GArray) one = extents (1, (guint32)MIB + 100, 0u);
+  g_autoptr (GArray) rest = extents (1, (guint32)(64 * MIB), HOLE);
+
+  extent_scan_set_span (scan, 1024 * MIB);
+  assert_int_equal (extent_scan_get_span (scan), 1024 * MIB);
+  assert_int_equal (extent_scan_get_position (scan), 4 * MIB);
+  assert_query (scan, 4 * MIB, 2 * MIB, 0);
+  extent_scan_add_reply (scan, 4 * MIB, NULL, one);
+  assert_piece (scan, 4 * MIB, MIB, EXTENT_READ);
+  assert_query (scan, 5 * MIB, MIB, 0);
+  extent_scan_add_reply (scan, 5 * MIB, NULL, rest);
+  assert_piece (scan, 5 * MIB, MIB, EXTENT_ZERO);
+  assert_no_piece (scan);
+  assert_true (extent_scan_is_done (scan));
+  assert_int_equal (extent_scan_get_position (scan), 6 * MIB);
+}
+
 /* Millions of extents: queries stop until pieces are taken. */
 static void
 test_memory_is_bounded (void **state)
 {
-  g_autoptr (ExtentScan) scan = extent_scan_new (MIB * MIB, 512, FALSE, TRUE);
+  g_autoptr (ExtentScan) scan = extent_scan_new (0, MIB * MIB, 512, FALSE, TRUE);
   g_autoptr (GArray) fragmented = g_array_new (FALSE, FALSE, sizeof (NbdExtent));
   ExtentQuery query;
   guint n = 0;
@@ -299,6 +340,8 @@ main (void)
     cmocka_unit_test (test_bitmap),
     cmocka_unit_test (test_clean_range_needs_no_allocation),
     cmocka_unit_test (test_alignment),
+    cmocka_unit_test (test_pieces_never_overlap),
+    cmocka_unit_test (test_part),
     cmocka_unit_test (test_memory_is_bounded),
   };
 

@@ -106,7 +106,7 @@ world_run (World *world, gboolean bitmap, guint64 *ret_bytes, GError **error)
   world->client = nbd_client_new (channel, &export, "data");
   spec.client = world->client;
   spec.allocation_context = export.has_context[bitmap ? 1 : 0] ? (bitmap ? 1 : 0) : -1;
-  return mirror_pass_run (&spec, ret_bytes, error);
+  return mirror_pass_run_whole (&spec, ret_bytes, error);
 }
 
 static void
