@@ -153,18 +153,22 @@ pass_may_read (MirrorPass *pass, guint32 length)
   return pass_has_room (pass, cost) && pass_is_admitted (pass, length);
 }
 
-static void
-pass_note_progress (MirrorPass *pass, gint64 now)
-{
-  pass->progress_at = now;
-  pass->spec.state->progress_at = now;
-}
-
+/* Storing may have taken its time: that is not the server's fault. */
 static void
 pass_count_done (MirrorPass *pass, guint64 bytes)
 {
+  pass->progress_at = g_get_monotonic_time ();
   pass->done += bytes;
   pass->spec.state->done += bytes;
+  pass->spec.state->progress_at = pass->progress_at;
+}
+
+static gboolean
+pass_fail_target (MirrorPass *pass)
+{
+  if (pass->spec.memo != NULL)
+    pass->spec.memo->target_failed = TRUE;
+  return FALSE;
 }
 
 static gboolean
@@ -173,13 +177,11 @@ pass_do_zero_piece (MirrorPass *pass, GError **error)
   SettlePiece *piece = settle_line_begin (pass->line, pass->piece.offset);
 
   if (!mirror_store_zero (&pass->spec, pass->piece.offset, pass->piece.length, error))
-    return FALSE;
+    return pass_fail_target (pass);
   settle_line_end (pass->line, piece);
   pass->spec.state->zero_bytes += pass->piece.length;
   pass_count_done (pass, pass->piece.length);
   pass->piece.length = 0;
-  /* A device takes its time for that: not the server's fault. */
-  pass_note_progress (pass, g_get_monotonic_time ());
   return TRUE;
 }
 
@@ -240,7 +242,7 @@ pass_on_read (MirrorPass *pass, const PassRequest *own, GError **error)
   state->read_bytes += request->length - request->hole_bytes;
   state->zero_bytes += request->hole_bytes;
   if (!mirror_store_data (&pass->spec, request, error))
-    return FALSE;
+    return pass_fail_target (pass);
   settle_line_end (pass->line, own->piece);
   pass_count_done (pass, request->length);
   return TRUE;
@@ -329,7 +331,7 @@ pass_wait (MirrorPass *pass, GError **error)
   gint64 until = G_MAXINT64;
 
   if (received != pass->received || nbd_client_get_outstanding (client) == 0)
-    pass_note_progress (pass, now);
+    pass->progress_at = now;
   pass->received = received;
   if (pass->spec.timeout_ms >= 0)
     until = pass->progress_at + pass->spec.timeout_ms * 1000;
@@ -352,9 +354,6 @@ pass_handle_replies (MirrorPass *pass, gboolean *ret_any, GError **error)
         return FALSE;
       *ret_any = TRUE;
     }
-  /* Our own disk may have been slow: that is not the server's fault. */
-  if (*ret_any)
-    pass_note_progress (pass, g_get_monotonic_time ());
   return TRUE;
 }
 
@@ -424,9 +423,9 @@ pass_init (MirrorPass *pass)
   pass->line = settle_line_new ();
   pass->scan = extent_scan_new (spec->start, spec->end, spec->block, spec->bitmap_context >= 0,
                                 spec->allocation_context >= 0);
-  if (spec->span != NULL)
-    extent_scan_set_span (pass->scan, *spec->span);
-  pass_note_progress (pass, g_get_monotonic_time ());
+  if (spec->memo != NULL && spec->memo->span > 0)
+    extent_scan_set_span (pass->scan, spec->memo->span);
+  pass->progress_at = g_get_monotonic_time ();
   pass_tell_todo (pass);
 }
 
@@ -436,8 +435,8 @@ pass_clear (MirrorPass *pass)
   pass_drop_requests (pass);
   /* What was not done is somebody else's, who will count it again. */
   pass->spec.state->todo -= pass->todo - pass->done;
-  if (pass->spec.span != NULL)
-    *pass->spec.span = extent_scan_get_span (pass->scan);
+  if (pass->spec.memo != NULL)
+    pass->spec.memo->span = extent_scan_get_span (pass->scan);
   extent_scan_free (pass->scan);
   settle_line_free (pass->line);
   buffer_pool_free (pass->pool);
@@ -452,8 +451,8 @@ mirror_pass_run (const MirrorPassSpec *spec, guint64 *ret_bytes, GError **error)
   g_return_val_if_fail (spec->block > 0 && spec->start % spec->block == 0, FALSE);
   pass_init (&pass);
   good = pass_loop (&pass, error);
-  if (!good && spec->beyond != NULL)
-    settle_line_get_beyond (pass.line, pass_next_offset (&pass), spec->block, spec->beyond);
+  if (!good && spec->memo != NULL)
+    settle_line_get_beyond (pass.line, pass_next_offset (&pass), spec->block, spec->memo->beyond);
   if (good && ret_bytes != NULL)
     *ret_bytes = extent_scan_get_read_bytes (pass.scan)
                  + (spec->bitmap_context < 0 ? 0 : extent_scan_get_zero_bytes (pass.scan));

@@ -21,7 +21,7 @@ typedef struct
   _Atomic guint64 done;
   _Atomic guint64 read_bytes;
   _Atomic guint64 zero_bytes;
-  _Atomic gint64 progress_at; /* monotonic time (us) when a server last sent something */
+  _Atomic gint64 progress_at; /* monotonic time (us) when `done` last grew */
 } MirrorState;
 
 /* Who wants to know what a pass does: called in its thread, never at the same time for one pass.
@@ -35,6 +35,16 @@ typedef struct
   /* All of the range below `position` is with the target. */
   void (*settled) (gpointer user_data, guint64 position);
 } MirrorObserver;
+
+/* What one pass leaves to the next one. */
+typedef struct
+{
+  guint64 span; /* how far to ask at once; 0: nothing is known about it */
+  /* After a failure: parts beyond the settled position that are with the target, too.  WorkRange,
+   * the caller's, appended to. */
+  GArray *beyond;
+  gboolean target_failed; /* it was the target, not the server */
+} MirrorPassMemo;
 
 /* Everything is borrowed. */
 typedef struct
@@ -56,10 +66,7 @@ typedef struct
   gpointer user_data;
   gint64 timeout_ms;
   GCancellable *cancellable; /* may be NULL */
-  guint64 *span;             /* how far to ask at once, from one pass to the next; may be NULL */
-  /* After a failure: parts beyond the settled position that are with the target, too.  May be
-   * NULL. */
-  GArray *beyond; /* WorkRange */
+  MirrorPassMemo *memo;      /* may be NULL */
 } MirrorPassSpec;
 
 /* Copies from `start` to `end`.  `ret_bytes` (may be NULL) and errors as mirror_run_pass () has

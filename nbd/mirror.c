@@ -3,10 +3,9 @@
 #include "nbd/mirror-pass.h"
 #include "nbd/mirror-store.h"
 #include "nbd/nbd-error.h"
+#include "nbd/pull.h"
 
 #define DEFAULT_IN_FLIGHT (4 * MIRROR_REQUEST_SIZE)
-#define BITMAP_PREFIX "qemu:dirty-bitmap:"
-#define ALLOCATION "base:allocation"
 
 struct Mirror
 {
@@ -111,31 +110,15 @@ mirror_connect (const MirrorServer *server, const char *export_name, const char 
   return nbd_client_new (channel, &export, export_name);
 }
 
-static gboolean
-mirror_check_bitmap (NbdClient *client, const char *bitmap, GError **error)
-{
-  if (bitmap == NULL || nbd_client_get_export (client)->has_context[0])
-    return TRUE;
-  g_set_error (error, NBD_ERROR, NBD_ERROR_NO_CONTEXT,
-               "%s: the server does not offer the dirty bitmap \"%s\" with it",
-               nbd_client_get_name (client), bitmap);
-  return FALSE;
-}
-
 gboolean
 mirror_run_pass (Mirror *mirror, const MirrorServer *server, const char *export_name,
                  const char *bitmap, gint64 timeout_ms, GCancellable *cancellable,
                  guint64 *ret_bytes, GError **error)
 {
-  g_autofree char *bitmap_context = g_strconcat (BITMAP_PREFIX, bitmap, NULL);
-  /* With a bitmap base:allocation is asked for, too: ranges that the guest has discarded since are
-   * not read but zeroed. */
-  const char *seed_contexts[] = { ALLOCATION, NULL };
-  const char *pass_contexts[] = { bitmap_context, ALLOCATION, NULL };
+  g_auto (GStrv) contexts = pull_get_contexts (bitmap);
   int allocation = bitmap != NULL ? 1 : 0;
-  g_autoptr (NbdClient) client
-      = mirror_connect (server, export_name, bitmap != NULL ? pass_contexts : seed_contexts,
-                        deadline_in (timeout_ms, cancellable), error);
+  g_autoptr (NbdClient) client = mirror_connect (server, export_name, (const char *const *)contexts,
+                                                 deadline_in (timeout_ms, cancellable), error);
   MirrorPassSpec spec = { .client = client,
                           .target = mirror->target,
                           .limit = mirror->limit,
@@ -144,7 +127,7 @@ mirror_run_pass (Mirror *mirror, const MirrorServer *server, const char *export_
                           .timeout_ms = timeout_ms,
                           .cancellable = cancellable };
 
-  if (client == NULL || !mirror_check_bitmap (client, bitmap, error))
+  if (client == NULL || !pull_check_bitmap (client, bitmap, error))
     return FALSE;
   spec.allocation_context
       = nbd_client_get_export (client)->has_context[allocation] ? allocation : -1;

@@ -21,8 +21,9 @@ typedef struct
 /* All bytes of the disk, counted since mirror_new ().  May be read from any thread. */
 typedef struct
 {
-  guint64 size;       /* of the disk */
-  guint64 todo;       /* of the pass that runs: bytes it will have read or zeroed; grows as extents arrive */
+  guint64 size; /* of the disk */
+  guint64
+      todo; /* of the pass that runs: bytes it will have read or zeroed; grows as extents arrive */
   guint64 done;       /* of it */
   guint64 read_bytes; /* data that came over the network, all passes */
   guint64 zero_bytes; /* that were zeroes or holes and so never did */

@@ -8,20 +8,30 @@
 /* Copies what a work list holds over one connection or several, each in a thread of its own, and
  * makes lost ones anew. */
 
+/* Pieces begin and end at multiples of it (or with the export), or of the server's minimum block
+ * where that is larger; so must the ranges of the work list. */
+#define PULL_BLOCK 4096
+
 typedef struct
 {
   const NbdDialer *dialer;
+  /* Where target->is_zero, it is taken to be zero wherever the work list goes. */
   NbdTarget *target;
   WorkList *work;
-  RateLimit *limit; /* may be NULL */
-  MirrorState *state;
+  RateLimit *limit;   /* may be NULL */
+  MirrorState *state; /* size, todo, done, read_bytes and zero_bytes grow from what they are */
   const char *bitmap; /* its name; NULL: everything that is allocated */
   guint n_connections;
   gint64 timeout_ms; /* without progress of any connection */
-  /* admit and stored are called from several threads at the same time; `settled` isn't used. */
+  /* admit and stored are called from several threads at the same time; `settled` isn't used.  No
+   * byte is stored twice, not even when a connection is lost. */
   const MirrorObserver *observer; /* may be NULL */
-  /* A connection was made anew: is it still the same export?  May be NULL. */
+  /* A connection was made anew: is it still the same export?  May be NULL.  From any thread; an
+   * error that nbd_error_is_lost () leads to another attempt. */
   gboolean (*prove) (gpointer user_data, NbdClient *client, GError **error);
+  /* A connection was lost (another attempt is made), or one beyond the first could not be made (the
+   * others go on).  May be NULL.  From any thread. */
+  void (*lost) (gpointer user_data, const GError *error);
   gpointer user_data;
   GCancellable *cancellable; /* may be NULL */
 } PullSpec;
