@@ -1,76 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "nbd/mirror-pass.h"
-#include "nbd/buffer-pool.h"
-#include "nbd/extent.h"
+#include "nbd/mirror-pass-private.h"
 #include "nbd/mirror-store.h"
 #include "nbd/mirror.h"
-#include "nbd/settle-line.h"
-
-/* Reads of single dirty blocks are small: more of them make no difference to QEMU. */
-#define MAX_READS 64
-/* Headers of a reply: one chunk of data and the last one. */
-#define REPLY_OVERHEAD (2 * sizeof (NbdWireChunk) + 8)
-
-typedef struct
-{
-  MirrorPassSpec spec;
-  const NbdExport *export;
-  ExtentScan *scan;
-  SettleLine *line;
-  BufferPool *pool;
-  guint32 request_size;
-
-  ExtentPiece piece; /* being split into requests */
-  guint n_reads;
-  gsize read_cost;   /* bytes of replies that are under way */
-  gsize status_cost; /* the same, at most */
-  ExtentQuery query; /* waits for room */
-  gboolean has_query;
-  guint32 admitted;     /* bytes that the observer let through, and the rate limit did not yet */
-  gint64 limited_until; /* when the next request may go; 0: now */
-
-  guint64 position; /* that the observer knows */
-  guint64 todo;     /* our part of the shared one */
-  guint64 done;
-  gint64 progress_at;
-  guint64 received;
-} MirrorPass;
-
-typedef struct
-{
-  NbdRequest request;
-  gsize cost;
-  SettlePiece *piece;
-} PassRequest;
-
-static gsize
-read_cost (guint32 length)
-{
-  return length + REPLY_OVERHEAD;
-}
-
-static void
-pass_submit (MirrorPass *pass, guint16 command, guint16 flags, guint64 offset, guint32 length,
-             gsize cost)
-{
-  PassRequest *own = g_new0 (PassRequest, 1);
-
-  own->cost = cost;
-  own->request
-      = (NbdRequest){ .command = command, .flags = flags, .offset = offset, .length = length };
-  if (command == NBD_CMD_READ)
-    {
-      own->request.data = buffer_pool_take (pass->pool, length);
-      own->piece = settle_line_begin (pass->line, offset);
-      pass->read_cost += cost;
-      pass->n_reads++;
-    }
-  else
-    {
-      pass->status_cost += cost;
-    }
-  nbd_client_submit (pass->spec.client, &own->request);
-}
 
 static void
 pass_request_free (MirrorPass *pass, PassRequest *own)
@@ -81,80 +12,8 @@ pass_request_free (MirrorPass *pass, PassRequest *own)
   g_free (own);
 }
 
-/* Asking */
-
-/* Status replies and reads together stay below what the server's socket can hold, so that it never
- * has to wait for us.  One request is always allowed. */
-static gboolean
-pass_has_room (const MirrorPass *pass, gsize cost)
-{
-  gsize all = pass->read_cost + pass->status_cost;
-
-  return all == 0 || all + cost <= MIRROR_MAX_IN_FLIGHT;
-}
-
-static void
-pass_send_queries (MirrorPass *pass)
-{
-  for (;;)
-    {
-      gsize cost;
-
-      if (!pass->has_query)
-        pass->has_query = extent_scan_next_query (pass->scan, &pass->query);
-      if (!pass->has_query)
-        return;
-      cost = extent_query_reply_size (pass->scan, &pass->query);
-      if (!pass_has_room (pass, cost))
-        return;
-      pass_submit (pass, NBD_CMD_BLOCK_STATUS, pass->query.flags, pass->query.offset,
-                   pass->query.length, cost);
-      pass->has_query = FALSE;
-    }
-}
-
-static void
-pass_limit (MirrorPass *pass, gint64 wait)
-{
-  pass->limited_until = wait > 0 ? g_get_monotonic_time () + wait : 0;
-}
-
-/* The one who admits is asked once for each byte, however often the rate limit says no. */
-static gboolean
-pass_is_admitted (MirrorPass *pass, guint32 length)
-{
-  const MirrorObserver *observer = pass->spec.observer;
-  gint64 wait = 0;
-
-  if (observer != NULL && observer->admit != NULL && pass->admitted < length)
-    {
-      wait = observer->admit (pass->spec.user_data, length - pass->admitted);
-      if (wait == 0)
-        pass->admitted = length;
-    }
-  if (wait == 0 && pass->spec.limit != NULL)
-    wait = rate_limit_take (pass->spec.limit, length);
-  pass_limit (pass, wait);
-  return wait == 0;
-}
-
-static gboolean
-pass_may_read (MirrorPass *pass, guint32 length)
-{
-  gsize cost = read_cost (length);
-
-  pass->limited_until = 0;
-  if (pass->n_reads > 0
-      && (pass->n_reads >= MAX_READS || pass->read_cost + cost > pass->spec.state->in_flight))
-    return FALSE;
-  /* A query that waits comes first: reads would take its room for ever. */
-  if (pass->has_query && pass->n_reads > 0)
-    return FALSE;
-  return pass_has_room (pass, cost) && pass_is_admitted (pass, length);
-}
-
 /* Storing may have taken its time: that is not the server's fault. */
-static void
+void
 pass_count_done (MirrorPass *pass, guint64 bytes)
 {
   pass->progress_at = g_get_monotonic_time ();
@@ -163,70 +22,12 @@ pass_count_done (MirrorPass *pass, guint64 bytes)
   pass->spec.state->progress_at = pass->progress_at;
 }
 
-static gboolean
+gboolean
 pass_fail_target (MirrorPass *pass)
 {
   if (pass->spec.memo != NULL)
     pass->spec.memo->target_failed = TRUE;
   return FALSE;
-}
-
-static gboolean
-pass_do_zero_piece (MirrorPass *pass, GError **error)
-{
-  SettlePiece *piece = settle_line_begin (pass->line, pass->piece.offset);
-
-  if (!mirror_store_zero (&pass->spec, pass->piece.offset, pass->piece.length, error))
-    return pass_fail_target (pass);
-  settle_line_end (pass->line, piece);
-  pass->spec.state->zero_bytes += pass->piece.length;
-  pass_count_done (pass, pass->piece.length);
-  pass->piece.length = 0;
-  return TRUE;
-}
-
-static void
-pass_read_some (MirrorPass *pass, guint32 length)
-{
-  pass_submit (pass, NBD_CMD_READ, 0, pass->piece.offset, length, read_cost (length));
-  pass->piece.offset += length;
-  pass->piece.length -= length;
-  pass->admitted -= MIN (pass->admitted, length);
-}
-
-/* Requests end where the server likes its blocks to end. */
-static guint32
-pass_next_length (const MirrorPass *pass)
-{
-  guint32 length = (guint32)MIN (pass->piece.length, pass->request_size);
-  guint32 preferred = pass->export->preferred_block;
-  guint32 over = (guint32)((pass->piece.offset + length) % preferred);
-
-  return length < pass->piece.length && over < length && preferred >= pass->spec.block
-             ? length - over
-             : length;
-}
-
-static gboolean
-pass_send_reads (MirrorPass *pass, GError **error)
-{
-  for (;;)
-    {
-      guint32 length;
-
-      if (pass->piece.length == 0 && !extent_scan_next_piece (pass->scan, &pass->piece))
-        return TRUE;
-      if (pass->piece.kind == EXTENT_ZERO)
-        {
-          if (!pass_do_zero_piece (pass, error))
-            return FALSE;
-          continue;
-        }
-      length = pass_next_length (pass);
-      if (!pass_may_read (pass, length))
-        return TRUE;
-      pass_read_some (pass, length);
-    }
 }
 
 /* Answers */
