@@ -155,7 +155,8 @@ static guint16
 fake_flags (const FakeNbd *fake)
 {
   return NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_WRITE_ZEROES
-         | (fake->spec.read_only ? NBD_FLAG_READ_ONLY : 0);
+         | (fake->spec.read_only ? NBD_FLAG_READ_ONLY : 0)
+         | (fake->spec.multi_conn ? NBD_FLAG_CAN_MULTI_CONN : 0);
 }
 
 static gboolean
@@ -165,8 +166,8 @@ fake_send_block_sizes (FakeNbd *fake)
 
   put_u16 (data, NBD_INFO_BLOCK_SIZE);
   put_u32 (data, fake->spec.fault == FAKE_BAD_BLOCK_SIZE ? 513 : fake->spec.min_block);
-  put_u32 (data, 4096);
-  put_u32 (data, NBD_DEFAULT_MAX_PAYLOAD);
+  put_u32 (data, MAX (fake->spec.preferred_block, 4096));
+  put_u32 (data, fake->spec.max_payload > 0 ? fake->spec.max_payload : NBD_DEFAULT_MAX_PAYLOAD);
   return fake_reply_option (fake, NBD_OPT_GO, NBD_REP_INFO, data);
 }
 
@@ -620,6 +621,16 @@ fake_nbd_new (const FakeNbdSpec *spec, Channel **ret_channel)
   g_assert_cmpint (socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), ==, 0);
   fake->channel = channel_new_fd (fds[0], "client");
   *ret_channel = channel_new_fd (fds[1], "fake:10809");
+  fake->thread = g_thread_new ("fake-nbd", fake_thread, fake);
+  return fake;
+}
+
+FakeNbd *
+fake_nbd_new_fd (const FakeNbdSpec *spec, int fd)
+{
+  FakeNbd *fake = fake_new (spec);
+
+  fake->channel = channel_new_fd (fd, "client");
   fake->thread = g_thread_new ("fake-nbd", fake_thread, fake);
   return fake;
 }

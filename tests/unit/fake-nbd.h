@@ -59,13 +59,16 @@ typedef enum
 typedef struct
 {
   guint64 size;
-  const guint8 *data;  /* of the export; written to by NBD_CMD_WRITE */
-  const guint8 *state; /* NBD_STATE_ of base:allocation for each block; NULL: no such context */
-  const guint8 *dirty; /* the same for the bitmap */
-  const char *bitmap;  /* its name; NULL: none */
-  guint32 min_block;   /* 0: not told */
-  gboolean simple;     /* refuses structured replies */
-  gboolean holes;      /* READ sends blocks of zeroes as holes, and chunks in reverse order */
+  const guint8 *data;      /* of the export; written to by NBD_CMD_WRITE */
+  const guint8 *state;     /* NBD_STATE_ of base:allocation for each block; NULL: no such context */
+  const guint8 *dirty;     /* the same for the bitmap */
+  const char *bitmap;      /* its name; NULL: none */
+  guint32 min_block;       /* 0: no block sizes are told */
+  guint32 preferred_block; /* 0: 4096 */
+  guint32 max_payload;     /* 0: 32 MiB */
+  gboolean multi_conn;
+  gboolean simple; /* refuses structured replies */
+  gboolean holes;  /* READ sends blocks of zeroes as holes, and chunks in reverse order */
   gboolean read_only;
   Credentials *credentials; /* NULL: no TLS */
   FakeFault fault;
@@ -76,6 +79,8 @@ typedef struct FakeNbd FakeNbd;
 
 /* `spec` and what it points to must outlive the server.  `ret_channel`: the client's end. */
 FakeNbd *fake_nbd_new (const FakeNbdSpec *spec, Channel **ret_channel);
+/* Over a connected socket; takes `fd` over. */
+FakeNbd *fake_nbd_new_fd (const FakeNbdSpec *spec, int fd);
 /* The same on a UNIX socket at `path`; serves one client. */
 FakeNbd *fake_nbd_new_listening (const FakeNbdSpec *spec, const char *path);
 /* Ends the thread, whatever the client does. */
