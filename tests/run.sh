@@ -1,15 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# tests/run.sh [SUITE...]: installs what is missing (Debian), builds, runs the suites unit, interop
-# and system (all of them without an argument). $VMFERRY_BUILD: the build directory.
+# tests/run.sh [SUITE...]: installs what is missing (Debian), builds, runs the suites unit, fuzz (its
+# corpora once more), interop and system (all of them without an argument). $VMFERRY_BUILD: the build
+# directory.
 # The last line is `N passed, N failed, N skipped`; the exit status is 0 only if all is well.
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 export VMFERRY_BUILD=${VMFERRY_BUILD:-$PWD/build}
 suites=("$@")
-[ $# -gt 0 ] || suites=(unit interop system)
+[ $# -gt 0 ] || suites=(unit fuzz interop system)
 for suite in "${suites[@]}"; do
-    case $suite in unit|interop|system) ;; *) echo "run.sh: no suite $suite (unit, interop, system)" >&2; exit 2 ;; esac
+    case $suite in unit|fuzz|interop|system) ;; *) echo "run.sh: no suite $suite (unit, fuzz, interop, system)" >&2; exit 2 ;; esac
 done
 
 . tests/lab/packages.sh
