@@ -50,7 +50,7 @@ client_begin_simple (NbdClient *client, GError **error)
     nbd_pending_set_errno (client->current, client->reply.error, client->name);
   else if (request->command == NBD_CMD_READ)
     {
-      client->data = request->data;
+      client->data = nbd_pending_get_data (client->current);
       client->left = request->length;
       client->state = CLIENT_DATA;
       return STEP_OK;
@@ -151,7 +151,8 @@ client_step_data_offset (NbdClient *client, GError **error)
   offset = wire_get_u64 (payload);
   if (!nbd_pending_cover (client->current, offset, client->reply.length - 8, error))
     return STEP_FAILED;
-  client->data = client->current->request->data + (offset - client->current->request->offset);
+  client->data
+      = nbd_pending_get_data (client->current) + (offset - client->current->request->offset);
   client->left = client->reply.length - 8;
   client->state = CLIENT_DATA;
   return STEP_OK;

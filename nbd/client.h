@@ -29,6 +29,9 @@ typedef struct NbdRequest
   guint64 offset;
   guint32 length;
   guint8 *data; /* READ: `length` bytes to fill; WRITE: to send */
+  /* READ with `data` NULL: called when its data begins to come, for a place to put it, so that
+   * requests that wait for their turn need no memory.  Not called where all of it is a hole. */
+  guint8 *(*take_data) (struct NbdRequest *request);
 
   /* Set when it is handed back. */
   GError *error;      /* the server's answer, or NULL; the connection goes on */

@@ -14,6 +14,12 @@ read_cost (guint32 length)
   return length + REPLY_OVERHEAD;
 }
 
+static guint8 *
+request_take_data (NbdRequest *request)
+{
+  return buffer_pool_take (((PassRequest *)request)->pool, request->length);
+}
+
 static void
 pass_submit (MirrorPass *pass, guint16 command, guint16 flags, guint64 offset, guint32 length,
              gsize cost)
@@ -21,11 +27,12 @@ pass_submit (MirrorPass *pass, guint16 command, guint16 flags, guint64 offset, g
   PassRequest *own = g_new0 (PassRequest, 1);
 
   own->cost = cost;
+  own->pool = pass->pool;
   own->request
       = (NbdRequest){ .command = command, .flags = flags, .offset = offset, .length = length };
   if (command == NBD_CMD_READ)
     {
-      own->request.data = buffer_pool_take (pass->pool, length);
+      own->request.take_data = request_take_data;
       own->piece = settle_line_begin (pass->line, offset);
       pass->read_cost += cost;
       pass->n_reads++;

@@ -38,6 +38,7 @@ typedef struct
 {
   NbdRequest request;
   gsize cost;
+  BufferPool *pool;
   SettlePiece *piece;
 } PassRequest;
 

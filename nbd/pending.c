@@ -177,6 +177,16 @@ nbd_pending_cover (NbdPending *pending, guint64 offset, guint64 length, GError *
   return TRUE;
 }
 
+guint8 *
+nbd_pending_get_data (NbdPending *pending)
+{
+  NbdRequest *request = pending->request;
+
+  if (request->data == NULL)
+    request->data = request->take_data (request);
+  return request->data;
+}
+
 gboolean
 nbd_pending_add_hole (NbdPending *pending, const guint8 *payload, GError **error)
 {
@@ -186,7 +196,8 @@ nbd_pending_add_hole (NbdPending *pending, const guint8 *payload, GError **error
 
   if (!nbd_pending_cover (pending, offset, length, error))
     return FALSE;
-  memset (request->data + (offset - request->offset), 0, length);
+  if (length < request->length || request->data != NULL)
+    memset (nbd_pending_get_data (pending) + (offset - request->offset), 0, length);
   request->hole_bytes += length;
   return TRUE;
 }

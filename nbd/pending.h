@@ -25,6 +25,8 @@ void nbd_pending_free (NbdPending *pending);
 /* May the server answer this request with this header?  `export` tells what was negotiated. */
 gboolean nbd_pending_check_header (NbdPending *pending, const WireReply *reply,
                                    const NbdExport *export, GError **error);
+/* Where the data of a READ goes. */
+guint8 *nbd_pending_get_data (NbdPending *pending);
 /* A content chunk of a READ: within the request, and overlapping no earlier one. */
 gboolean nbd_pending_cover (NbdPending *pending, guint64 offset, guint64 length, GError **error);
 /* The whole payload of an OFFSET_HOLE chunk; zeroes that part of the data. */
