@@ -1,24 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/journal.h"
-#include "daemon/fail.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <glib/gstdio.h>
 
-#include "qmp/json-framer.h"
+#include "daemon/fail.h"
+#include "daemon/journal-text.h"
 
-/* One line of the file: CHECKSUM, a space, one JSON object, a newline.  The checksum is the
- * beginning of the SHA-256 of the object's text. */
-#define CHECKSUM_LEN 16
-#define PREFIX_LEN (CHECKSUM_LEN + 1)
-#define MAX_RECORD (1024 * 1024)
-#define MAX_DEPTH 32
-#define MAX_FILE (64 * 1024 * 1024)
-#define SUFFIX ".journal"
+/* Of the file that takes the place of a journal. */
+#define NEW_SUFFIX ".new"
 
 struct Journal
 {
@@ -29,30 +23,8 @@ struct Journal
   gboolean broken; /* what is on the disk is not known any more */
 };
 
-static char *
-get_path (const char *state_dir, const char *job)
-{
-  g_autofree char *name = g_strconcat (job, SUFFIX, NULL);
-
-  return g_build_filename (state_dir, "jobs", name, NULL);
-}
-
-/* The name of a job becomes the name of a file. */
-static gboolean
-check_job (const char *job, GError **error)
-{
-  g_autofree char *shown = NULL;
-
-  if (g_uuid_string_is_valid (job))
-    return TRUE;
-  shown = g_strescape (job, NULL);
-  g_set_error (error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "\"%s\" is not the UUID of a job",
-               shown);
-  return FALSE;
-}
-
-static gboolean
-sync_parent (const char *path, GError **error)
+gboolean
+journal_sync_parent (const char *path, GError **error)
 {
   g_autofree char *dir = g_path_get_dirname (path);
   int fd = open (dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -87,100 +59,30 @@ journal_free (Journal *journal)
   g_free (journal);
 }
 
-Journal *
-journal_create (const char *state_dir, const char *job, GError **error)
+static int
+open_new (const char *path, GError **error)
 {
-  g_autofree char *path = NULL;
-  g_autofree char *dir = g_build_filename (state_dir, "jobs", NULL);
-  g_autoptr (Journal) journal = NULL;
-  int fd;
+  int fd = open (path, O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 
-  if (!check_job (job, error))
-    return NULL;
-  path = get_path (state_dir, job);
-  if (g_mkdir_with_parents (dir, 0700) < 0)
-    {
-      fail_errno (dir, "cannot create the directory", error);
-      return NULL;
-    }
-  fd = open (path, O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0)
-    {
-      fail_errno (path, "cannot create the journal", error);
-      return NULL;
-    }
-  journal = journal_new (path, fd);
-  if (!sync_parent (dir, error) || !sync_parent (path, error))
+    fail_errno (path, "cannot create the journal", error);
+  return fd;
+}
+
+Journal *
+journal_create_at (const char *path, GError **error)
+{
+  int fd = open_new (path, error);
+  g_autoptr (Journal) journal = fd >= 0 ? journal_new (path, fd) : NULL;
+
+  if (journal == NULL)
+    return NULL;
+  if (!journal_sync_parent (path, error))
     {
       g_unlink (path);
       return NULL;
     }
   return g_steal_pointer (&journal);
-}
-
-static char *
-get_checksum (const char *text, gsize len)
-{
-  char *sum = g_compute_checksum_for_data (G_CHECKSUM_SHA256, (const guchar *)text, len);
-
-  sum[CHECKSUM_LEN] = '\0';
-  return sum;
-}
-
-/* `line` is without its newline.  NULL where the checksum or the text isn't right. */
-static JsonObject *
-decode_line (const char *line, gsize len)
-{
-  g_autoptr (JsonFramer) framer = json_framer_new (MAX_RECORD, MAX_DEPTH);
-  g_autofree char *sum = NULL;
-
-  if (len < PREFIX_LEN || line[CHECKSUM_LEN] != ' ')
-    return NULL;
-  sum = get_checksum (line + PREFIX_LEN, len - PREFIX_LEN);
-  if (memcmp (sum, line, CHECKSUM_LEN) != 0
-      || !json_framer_push (framer, line + PREFIX_LEN, len - PREFIX_LEN, NULL)
-      || !json_framer_push (framer, "\n", 1, NULL))
-    return NULL;
-  return json_framer_pop (framer, NULL);
-}
-
-/* Whether a crash in the middle of an append leaves such an end of the file: part of a line, or a
- * line with zeroes where data was never written.  Any other bad line is damage to a record that
- * counted. */
-static gboolean
-is_torn (const char *line, const char *newline, const char *end)
-{
-  return newline == NULL || (newline + 1 == end && memchr (line, '\0', newline - line) != NULL);
-}
-
-static GPtrArray *
-decode_file (const char *path, const char *text, gsize len, gsize *ret_end, GError **error)
-{
-  g_autoptr (GPtrArray) records
-      = g_ptr_array_new_with_free_func ((GDestroyNotify)json_object_unref);
-  const char *end = text + len;
-  const char *line = text;
-
-  while (line < end)
-    {
-      const char *newline = memchr (line, '\n', end - line);
-      JsonObject *record = newline != NULL ? decode_line (line, newline - line) : NULL;
-
-      if (record == NULL && is_torn (line, newline, end))
-        break;
-      if (record == NULL)
-        {
-          g_set_error (error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-                       "%s: record %u is damaged: restore the file, or move it away and end the "
-                       "job by hand",
-                       path, records->len + 1);
-          return NULL;
-        }
-      g_ptr_array_add (records, record);
-      line = newline + 1;
-    }
-  *ret_end = line - text;
-  return g_steal_pointer (&records);
 }
 
 static gboolean
@@ -198,11 +100,11 @@ read_all (int fd, const char *path, GString *text, GError **error)
         return fail_errno (path, "cannot read", error);
       if (n == 0)
         return TRUE;
-      if (text->len + n > MAX_FILE)
+      if (text->len + n > JOURNAL_MAX_FILE)
         {
           g_set_error (error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-                       "%s is larger than %d MiB: it is no journal of this agent", path,
-                       MAX_FILE / 1024 / 1024);
+                       "%s is larger than %d MiB: it is no journal of ours", path,
+                       JOURNAL_MAX_FILE / 1024 / 1024);
           return FALSE;
         }
       g_string_append_len (text, buf, n);
@@ -218,29 +120,43 @@ cut_at_end (Journal *journal, GError **error)
   return TRUE;
 }
 
-Journal *
-journal_open (const char *state_dir, const char *job, GPtrArray **ret_records, GError **error)
+/* Where others may write to the directory, they could have put a file of theirs there, or a second
+ * name of one that is not to be touched. */
+static gboolean
+check_ours (int fd, const char *path, GError **error)
 {
-  g_autofree char *path = NULL;
+  struct stat info;
+
+  if (fstat (fd, &info) < 0)
+    return fail_errno (path, "cannot look at the journal", error);
+  if (S_ISREG (info.st_mode) && info.st_nlink <= 1
+      && (info.st_uid == geteuid () || info.st_uid == 0))
+    return TRUE;
+  g_set_error (error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED,
+               "%s: this is no journal of ours: a regular file of this user with one name is "
+               "expected",
+               path);
+  return FALSE;
+}
+
+Journal *
+journal_open_at (const char *path, GPtrArray **ret_records, GError **error)
+{
   g_autoptr (Journal) journal = NULL;
   g_autoptr (GPtrArray) records = NULL;
   g_autoptr (GString) text = g_string_new (NULL);
   gsize end;
-  int fd;
+  int fd = open (path, O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 
-  if (!check_job (job, error))
-    return NULL;
-  path = get_path (state_dir, job);
-  fd = open (path, O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0)
     {
       fail_errno (path, "cannot open the journal", error);
       return NULL;
     }
   journal = journal_new (path, fd);
-  if (!read_all (fd, path, text, error))
+  if (!check_ours (fd, path, error) || !read_all (fd, path, text, error))
     return NULL;
-  records = decode_file (path, text->str, text->len, &end, error);
+  records = journal_text_decode (path, text->str, text->len, &end, error);
   if (records == NULL)
     return NULL;
   journal->end = end;
@@ -294,59 +210,112 @@ append_line (Journal *journal, const char *line, gsize len, GError **error)
   return TRUE;
 }
 
+/* What journal_open_at () would not read must not be written. */
+static gboolean
+check_limits (const char *path, guint64 end, gsize len, GError **error)
+{
+  if (len <= JOURNAL_MAX_RECORD && end + len <= JOURNAL_MAX_FILE)
+    return TRUE;
+  g_set_error (error, G_IO_ERROR, G_IO_ERROR_MESSAGE_TOO_LARGE,
+               "%s: a record of %" G_GSIZE_FORMAT " bytes at %" G_GUINT64_FORMAT
+               " is over the limit of %d for it, or %d for the journal",
+               path, len, end, JOURNAL_MAX_RECORD, JOURNAL_MAX_FILE);
+  return FALSE;
+}
+
 gboolean
 journal_append (Journal *journal, JsonObject *record, GError **error)
 {
   gsize len;
-  g_autofree char *text = json_framer_encode (record, &len);
-  g_autofree char *sum = get_checksum (text, len - 1);
-  g_autofree char *line = g_strdup_printf ("%s %s", sum, text);
+  g_autofree char *line = journal_text_encode (record, &len);
   G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&journal->lock);
 
-  if (len > MAX_RECORD)
+  return check_limits (journal->path, (guint64)journal->end, len, error)
+         && append_line (journal, line, len, error);
+}
+
+static gboolean
+write_records (Journal *journal, const GPtrArray *records, GError **error)
+{
+  for (guint i = 0; i < records->len; i++)
     {
-      g_set_error (error, G_IO_ERROR, G_IO_ERROR_MESSAGE_TOO_LARGE,
-                   "%s: a record of %" G_GSIZE_FORMAT " bytes is over the limit of %d",
-                   journal->path, len, MAX_RECORD);
+      gsize len;
+      g_autofree char *line = journal_text_encode (g_ptr_array_index (records, i), &len);
+
+      if (!check_limits (journal->path, (guint64)journal->end, len, error))
+        return FALSE;
+      if (!write_line (journal->fd, line, len))
+        return fail_errno (journal->path, "cannot write", error);
+      journal->end += len;
+    }
+  if (fsync (journal->fd) < 0)
+    return fail_errno (journal->path, "cannot make the journal durable", error);
+  return TRUE;
+}
+
+/* A new file with `records` in it, durable, but for its name. */
+static Journal *
+make_new (const char *path, const GPtrArray *records, GError **error)
+{
+  g_autoptr (Journal) journal = NULL;
+  int fd;
+
+  if (g_unlink (path) < 0 && errno != ENOENT)
+    {
+      fail_errno (path, "cannot remove what a crash left", error);
+      return NULL;
+    }
+  fd = open_new (path, error);
+  if (fd < 0)
+    return NULL;
+  journal = journal_new (path, fd);
+  if (!write_records (journal, records, error))
+    {
+      g_unlink (path);
+      return NULL;
+    }
+  return g_steal_pointer (&journal);
+}
+
+gboolean
+journal_rewrite (Journal *journal, const GPtrArray *records, GError **error)
+{
+  g_autofree char *path = g_strconcat (journal->path, NEW_SUFFIX, NULL);
+  G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&journal->lock);
+  g_autoptr (Journal) made = make_new (path, records, error);
+  int old = journal->fd;
+
+  if (made == NULL)
+    return FALSE;
+  if (g_rename (path, journal->path) < 0)
+    {
+      fail_errno (journal->path, "cannot put the new journal in its place", error);
+      g_unlink (path);
       return FALSE;
     }
-  return append_line (journal, line, PREFIX_LEN + len, error);
+  journal->fd = made->fd;
+  journal->end = made->end;
+  journal->broken = FALSE;
+  made->fd = old;
+  return journal_sync_parent (journal->path, error);
+}
+
+guint64
+journal_get_size (Journal *journal)
+{
+  G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&journal->lock);
+
+  return (guint64)journal->end;
 }
 
 gboolean
 journal_remove (Journal *journal, GError **error)
 {
+  g_autofree char *made = g_strconcat (journal->path, NEW_SUFFIX, NULL);
   G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&journal->lock);
 
+  g_unlink (made);
   if (g_unlink (journal->path) < 0 && errno != ENOENT)
     return fail_errno (journal->path, "cannot remove the journal", error);
-  return sync_parent (journal->path, error);
-}
-
-char **
-journal_list (const char *state_dir, GError **error)
-{
-  g_autofree char *path = g_build_filename (state_dir, "jobs", NULL);
-  g_autoptr (GPtrArray) jobs = g_ptr_array_new_with_free_func (g_free);
-  g_autoptr (GError) local = NULL;
-  g_autoptr (GDir) dir = g_dir_open (path, 0, &local);
-  const char *name;
-
-  if (dir == NULL && !g_error_matches (local, G_FILE_ERROR, G_FILE_ERROR_NOENT))
-    {
-      g_set_error (error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s", local->message);
-      return NULL;
-    }
-  while (dir != NULL && (name = g_dir_read_name (dir)) != NULL)
-    {
-      g_autofree char *job = g_strdup (name);
-
-      if (!g_str_has_suffix (name, SUFFIX))
-        continue;
-      job[strlen (job) - strlen (SUFFIX)] = '\0';
-      if (g_uuid_string_is_valid (job))
-        g_ptr_array_add (jobs, g_steal_pointer (&job));
-    }
-  g_ptr_array_add (jobs, NULL);
-  return (char **)g_ptr_array_free (g_steal_pointer (&jobs), FALSE);
+  return journal_sync_parent (journal->path, error);
 }

@@ -272,6 +272,76 @@ test_full_disk (void **state)
   journal = open_with (3);
 }
 
+/* What the file holds afterwards is the new records alone, and what is appended to them. */
+static void
+test_rewrite (void **state)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GPtrArray) records
+      = g_ptr_array_new_with_free_func ((GDestroyNotify)json_object_unref);
+  g_autoptr (Journal) journal = create_with (7);
+  g_autofree char *left = g_strconcat (path, ".new", NULL);
+  guint64 before = journal_get_size (journal);
+
+  /* A crash came between the new file and its name. */
+  assert_true (g_file_set_contents (left, "torn", -1, NULL));
+  for (guint i = 0; i < 2; i++)
+    g_ptr_array_add (
+        records, json_args ("record", "s", "step \"\n\xc3\xa9", "number", "i", (gint64)i, NULL));
+  assert_true (journal_rewrite (journal, records, &error));
+  assert_true (journal_get_size (journal) < before);
+  assert_false (g_file_test (left, G_FILE_TEST_EXISTS));
+  assert_true (append (journal, "step \"\n\xc3\xa9", 2, NULL));
+  g_clear_pointer (&journal, journal_free);
+  journal = open_with (3);
+}
+
+/* A full disk: the old records stay, and the journal goes on. */
+static void
+test_rewrite_on_a_full_disk (void **state)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (GPtrArray) records
+      = g_ptr_array_new_with_free_func ((GDestroyNotify)json_object_unref);
+  g_autoptr (Journal) journal = create_with (2);
+  g_autofree char *left = g_strconcat (path, ".new", NULL);
+  struct rlimit old, small;
+
+  g_ptr_array_add (records, json_args ("record", "s", "a record that is too long", NULL));
+  signal (SIGXFSZ, SIG_IGN);
+  getrlimit (RLIMIT_FSIZE, &old);
+  small = old;
+  small.rlim_cur = 10;
+  assert_int_equal (setrlimit (RLIMIT_FSIZE, &small), 0);
+  assert_false (journal_rewrite (journal, records, &error));
+  assert_int_equal (setrlimit (RLIMIT_FSIZE, &old), 0);
+  assert_false (g_file_test (left, G_FILE_TEST_EXISTS));
+  assert_true (append (journal, "step \"\n\xc3\xa9", 2, NULL));
+  g_clear_pointer (&journal, journal_free);
+  journal = open_with (3);
+}
+
+/* Links, and what isn't a file, are somebody else's doing. */
+static void
+test_not_ours (void **state)
+{
+  g_autofree char *other = g_strconcat (path, "-other", NULL);
+  g_autoptr (GPtrArray) records = NULL;
+
+  journal_free (create_with (1));
+  assert_int_equal (g_rename (path, other), 0);
+  assert_int_equal (symlink (other, path), 0);
+  assert_null (journal_open_at (path, &records, NULL));
+  assert_null (journal_create_at (path, NULL));
+  assert_int_equal (unlink (path), 0);
+  assert_int_equal (link (other, path), 0);
+  assert_null (journal_open_at (path, &records, NULL));
+  assert_int_equal (unlink (path), 0);
+  assert_int_equal (mkfifo (path, 0600), 0);
+  assert_null (journal_open_at (path, &records, NULL));
+  assert_int_equal (unlink (other), 0);
+}
+
 int
 main (void)
 {
@@ -286,6 +356,9 @@ main (void)
     cmocka_unit_test_setup_teardown (test_damage_in_the_middle, setup, teardown),
     cmocka_unit_test_setup_teardown (test_deep_record, setup, teardown),
     cmocka_unit_test_setup_teardown (test_full_disk, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_rewrite, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_rewrite_on_a_full_disk, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_not_ours, setup, teardown),
   };
 
   return cmocka_run_group_tests_name ("journal", tests, NULL, NULL);
