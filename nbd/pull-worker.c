@@ -80,7 +80,11 @@ worker_pass (PullWorker *worker, GError **error)
 
   g_array_set_size (worker->memo.beyond, 0);
   worker->memo.target_failed = FALSE;
-  return mirror_pass_run (&pass, NULL, error);
+  if (mirror_pass_run (&pass, NULL, error))
+    return TRUE;
+  if (worker->memo.target_failed && spec->target_failed != NULL)
+    *spec->target_failed = TRUE;
+  return FALSE;
 }
 
 /* Connecting */

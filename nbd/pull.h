@@ -33,6 +33,9 @@ typedef struct
    * others go on).  May be NULL.  From any thread. */
   void (*lost) (gpointer user_data, const GError *error);
   gpointer user_data;
+  /* Set before pull_run () fails because the target did: data that it had taken may be lost,
+   * whatever a flush says then.  May be NULL. */
+  _Atomic gboolean *target_failed;
   GCancellable *cancellable; /* may be NULL */
 } PullSpec;
 
