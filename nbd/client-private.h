@@ -27,7 +27,11 @@ struct NbdClient
   NbdExport export;
   char *name;
   char *export_name; /* escaped */
-  gboolean quickack;
+
+  gboolean is_tcp;
+  int low_water; /* SO_RCVLOWAT as it is set */
+  guint low_water_pause;
+  guint64 data_due; /* of READs that were submitted, and not received: bytes */
 
   NbdPending *slots[NBD_CLIENT_MAX_REQUESTS]; /* cookie % N is the slot */
   guint n_outstanding;
@@ -52,6 +56,7 @@ struct NbdClient
   guint64 received;
 };
 
+gboolean client_has_output (const NbdClient *client);
 /* Whether replies are complete, or there is nothing more to receive now; FALSE: the connection is
  * of no more use. */
 gboolean client_receive (NbdClient *client, GError **error);

@@ -14,12 +14,21 @@ typedef enum
   STEP_FAILED
 } Step;
 
+/* So much of what the current request asks for has come, or will not come as data. */
+static void
+client_take_data (NbdClient *client, guint32 len)
+{
+  client->data_due -= len;
+  client->current->data_left -= len;
+}
+
 static void
 client_complete (NbdClient *client)
 {
   NbdPending *pending = client->current;
 
   client->slots[pending->cookie % NBD_CLIENT_MAX_REQUESTS] = NULL;
+  client_take_data (client, pending->data_left);
   client->current = NULL;
   client->state = CLIENT_HEADER;
   pending->request->pending = NULL;
@@ -168,6 +177,7 @@ client_step_data (NbdClient *client, GError **error)
     memcpy (client->data, from, n);
   client->data += n;
   client->left -= n;
+  client_take_data (client, (guint32)n);
   return client->left > 0 ? STEP_STARVED : client_end_chunk (client, error);
 }
 
@@ -236,6 +246,7 @@ client_receive_some (NbdClient *client, GError **error)
       client->data += n;
       client->left -= n;
       client->received += n;
+      client_take_data (client, (guint32)n);
       return status;
     }
   memmove (client->in, client->in + client->in_start, client->in_end - client->in_start);

@@ -2,10 +2,7 @@
 #include "nbd/client-private.h"
 #include "nbd/nbd-error.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #define OUT_SIZE 16384
 
@@ -28,7 +25,8 @@ nbd_client_new (Channel *channel, const NbdExport *export, const char *name)
   client->export_name = nbd_text_escape (name, strlen (name));
   client->name
       = g_strdup_printf ("%s, export \"%s\"", channel_get_peer (channel), client->export_name);
-  client->quickack = TRUE;
+  client->is_tcp = TRUE;
+  client->low_water = 1;
   client->out = g_byte_array_new ();
   g_queue_init (&client->unsent);
   g_queue_init (&client->done);
@@ -102,6 +100,8 @@ nbd_client_submit (NbdClient *client, NbdRequest *request)
   request->pending = nbd_pending_new (request, client->serial * NBD_CLIENT_MAX_REQUESTS + slot);
   client->slots[slot] = request->pending;
   client->n_outstanding++;
+  if (request->command == NBD_CMD_READ)
+    client->data_due += request->length;
   g_queue_push_tail (&client->unsent, request->pending);
 }
 
@@ -183,7 +183,7 @@ client_send_some (NbdClient *client, GError **error)
   return status;
 }
 
-static gboolean
+gboolean
 client_has_output (const NbdClient *client)
 {
   return client->out_done < client->out->len || client->payload != NULL
@@ -214,39 +214,6 @@ gboolean
 nbd_client_pump (NbdClient *client, GError **error)
 {
   return client_send (client, error) && client_receive (client, error);
-}
-
-/* A server without TCP_NODELAY holds the end of a reply back until the last one is acknowledged,
- * which the kernel delays by 40 ms unless it is told otherwise before each wait. */
-static void
-client_ask_quick_ack (NbdClient *client)
-{
-  int on = 1;
-
-  if (client->quickack
-      && setsockopt (channel_get_fd (client->channel), IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on)
-             < 0)
-    client->quickack = FALSE;
-}
-
-gboolean
-nbd_client_wait (NbdClient *client, gint64 until, GCancellable *cancellable, GError **error)
-{
-  Deadline deadline = { .at = until, .cancellable = cancellable };
-  g_autoptr (GError) failure = NULL;
-  short events = POLLIN;
-
-  if (!client->drained || channel_pending (client->channel) > 0)
-    return TRUE;
-  if (client_has_output (client))
-    events |= POLLOUT;
-  client_ask_quick_ack (client);
-  if (deadline_poll (deadline, channel_get_fd (client->channel),
-                     channel_poll_events (client->channel, events), &failure)
-      || g_error_matches (failure, G_IO_ERROR, G_IO_ERROR_TIMED_OUT))
-    return TRUE;
-  g_propagate_error (error, g_steal_pointer (&failure));
-  return FALSE;
 }
 
 void

@@ -204,7 +204,8 @@ static guint32
 pass_request_size (const MirrorPass *pass)
 {
   const NbdExport *export = pass->export;
-  guint32 size = CLAMP (export->preferred_block, MIRROR_REQUEST_SIZE, MIRROR_MAX_IN_FLIGHT / 2);
+  guint32 usual = pass->spec.request_size > 0 ? pass->spec.request_size : MIRROR_REQUEST_SIZE;
+  guint32 size = CLAMP (export->preferred_block, usual, MIRROR_MAX_IN_FLIGHT / 2);
   guint32 block = pass->spec.block;
 
   size = MIN (size, export->max_payload);
@@ -248,10 +249,15 @@ mirror_pass_run (const MirrorPassSpec *spec, guint64 *ret_bytes, GError **error)
 {
   MirrorPass pass = { .spec = *spec };
   gboolean good;
+  int cancel_fd;
 
   g_return_val_if_fail (spec->block > 0 && spec->start % spec->block == 0, FALSE);
   pass_init (&pass);
+  /* Each wait would make this descriptor, and close it. */
+  cancel_fd = g_cancellable_get_fd (spec->cancellable);
   good = pass_loop (&pass, error);
+  if (cancel_fd >= 0)
+    g_cancellable_release_fd (spec->cancellable);
   if (!good && spec->memo != NULL)
     settle_line_get_beyond (pass.line, pass_next_offset (&pass), spec->block, spec->memo->beyond);
   if (good && ret_bytes != NULL)

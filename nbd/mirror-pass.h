@@ -61,7 +61,8 @@ typedef struct
   /* Pieces begin and end at multiples of it, as far as the export allows: a power of two, at least
    * the server's minimum. */
   guint32 block;
-  gboolean zeroed; /* the target holds nothing but zeroes there: holes are left alone */
+  guint32 request_size; /* of a read, unless the server's preferred block is larger; 0: the usual */
+  gboolean zeroed;      /* the target holds nothing but zeroes there: holes are left alone */
   const MirrorObserver *observer; /* may be NULL */
   gpointer user_data;
   gint64 timeout_ms;

@@ -17,6 +17,7 @@ nbd_pending_new (NbdRequest *request, guint64 cookie)
 
   pending->request = request;
   pending->cookie = cookie;
+  pending->data_left = request->command == NBD_CMD_READ ? request->length : 0;
   return pending;
 }
 

@@ -12,6 +12,7 @@ struct NbdPending
   NbdRequest *request;
   guint64 cookie;
   guint n_chunks;
+  guint32 data_left; /* READ: bytes that may still come as data */
   GArray *covered; /* READ: ranges that were answered, sorted, apart from each other */
   /* The status chunk that is being received. */
   guint context;
