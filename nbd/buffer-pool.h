@@ -7,13 +7,12 @@
  * last is still in the processor's cache.  Not thread-safe. */
 typedef struct BufferPool BufferPool;
 
-/* `max_size`: bytes of the largest buffer that is asked for. */
-BufferPool *buffer_pool_new (gsize max_size);
+BufferPool *buffer_pool_new (void);
 /* All buffers must have been given back. */
 void buffer_pool_free (BufferPool *pool);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (BufferPool, buffer_pool_free)
 
-/* At least `size` bytes, not cleared. */
+/* At least `size` bytes (at most 512 MiB, and less than twice of it is taken), not cleared. */
 guint8 *buffer_pool_take (BufferPool *pool, gsize size);
 /* `size` as it was asked for. */
 void buffer_pool_give (BufferPool *pool, guint8 *buffer, gsize size);

@@ -221,7 +221,7 @@ pass_init (MirrorPass *pass)
   pass->position = spec->start;
   pass->piece.offset = spec->start;
   pass->request_size = pass_request_size (pass);
-  pass->pool = buffer_pool_new (pass->request_size);
+  pass->pool = buffer_pool_new ();
   pass->line = settle_line_new ();
   pass->scan = extent_scan_new (spec->start, spec->end, spec->block, spec->bitmap_context >= 0,
                                 spec->allocation_context >= 0);
