@@ -134,34 +134,43 @@ compare_ranges (gconstpointer a, gconstpointer b)
   return (left->start > right->start) - (left->start < right->start);
 }
 
-/* Keeps what lies in `left`, and counts it. */
-static guint64
-keep_uncovered (GArray *ranges, const GArray *left)
+/* What of `ranges` lies in `left`; sorts them. */
+static GArray *
+find_uncovered (GArray *ranges, const GArray *left, guint64 *ret_bytes)
 {
+  GArray *found = g_array_new (FALSE, FALSE, sizeof (WorkRange));
   guint64 bytes = 0;
-  guint next = 0, n = 0;
+  guint next = 0;
 
   g_array_sort (ranges, compare_ranges);
   for (guint i = 0; i < ranges->len; i++)
     {
-      WorkRange range = g_array_index (ranges, WorkRange, i);
+      const WorkRange *range = &g_array_index (ranges, WorkRange, i);
 
-      while (next < left->len && g_array_index (left, WorkRange, next).end <= range.start)
+      while (next < left->len && g_array_index (left, WorkRange, next).end <= range->start)
         next++;
-      if (next == left->len || g_array_index (left, WorkRange, next).start >= range.end)
-        continue;
-      bytes += range.end - range.start;
-      g_array_index (ranges, WorkRange, n++) = range;
+      for (guint j = next; j < left->len; j++)
+        {
+          const WorkRange *gap = &g_array_index (left, WorkRange, j);
+          WorkRange both = { MAX (range->start, gap->start), MIN (range->end, gap->end) };
+
+          if (both.start >= both.end)
+            break;
+          bytes += both.end - both.start;
+          g_array_append_val (found, both);
+        }
     }
-  g_array_set_size (ranges, n);
-  return bytes;
+  *ret_bytes = bytes;
+  return found;
 }
 
 void
 copy_gate_end_checkpoint (CopyGate *gate, const GArray *left)
 {
   G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&gate->lock);
+  GArray *older = find_uncovered (gate->older, left, &gate->ahead);
 
-  gate->ahead = keep_uncovered (gate->older, left);
+  g_array_unref (gate->older);
+  gate->older = older;
   gate->base = gate->next_base;
 }
