@@ -11,6 +11,7 @@
 
 #define ALLOCATION_ID 7
 #define BITMAP_ID 9
+#define DRIP_MS 50
 
 struct FakeNbd
 {
@@ -68,6 +69,17 @@ fake_be_silent (FakeNbd *fake)
   return FALSE;
 }
 
+/* Goes on until the client has enough of it. */
+static gboolean
+fake_drip (FakeNbd *fake)
+{
+  guint8 byte = 0;
+
+  while (channel_write_all (fake->channel, &byte, 1, fake->deadline, NULL))
+    deadline_poll (deadline_sooner (fake->deadline, DRIP_MS), -1, 0, NULL);
+  return FALSE;
+}
+
 /* The handshake */
 
 static gboolean
@@ -76,6 +88,8 @@ fake_greet (FakeNbd *fake)
   g_autoptr (GByteArray) out = g_byte_array_new ();
   guint8 flags[4];
 
+  if (fake->spec.fault == FAKE_SILENT_GREETING)
+    return fake_be_silent (fake);
   put_u64 (out, fake->spec.fault == FAKE_NOT_NBD ? NBD_INIT_MAGIC + 1 : NBD_INIT_MAGIC);
   put_u64 (out, fake->spec.fault == FAKE_OLDSTYLE ? NBD_OLDSTYLE_MAGIC : NBD_OPTION_MAGIC);
   put_u16 (out, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
@@ -108,12 +122,26 @@ fake_refuse_option (FakeNbd *fake, guint32 option, guint32 type, const char *tex
 }
 
 static gboolean
+fake_drip_option (FakeNbd *fake, guint32 option)
+{
+  g_autoptr (GByteArray) out = g_byte_array_new ();
+
+  put_u64 (out, NBD_OPTION_REPLY_MAGIC);
+  put_u32 (out, option);
+  put_u32 (out, NBD_REP_ERR_POLICY);
+  put_u32 (out, 4096);
+  return fake_write (fake, out) && fake_drip (fake);
+}
+
+static gboolean
 fake_start_tls (FakeNbd *fake)
 {
   if (fake->spec.credentials == NULL || fake->spec.fault == FAKE_NO_TLS)
     return fake_refuse_option (fake, NBD_OPT_STARTTLS, NBD_REP_ERR_POLICY, "no \x1b[31mTLS\n");
   if (!fake_reply_option (fake, NBD_OPT_STARTTLS, NBD_REP_ACK, NULL))
     return FALSE;
+  if (fake->spec.fault == FAKE_SILENT_IN_TLS)
+    return fake_be_silent (fake);
   if (fake->spec.fault == FAKE_INJECT)
     return fake_reply_option (fake, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ACK, NULL)
            && fake_be_silent (fake);
@@ -143,6 +171,9 @@ fake_set_contexts (FakeNbd *fake, const GByteArray *data)
                      && memmem (data->data, data->len, bitmap, strlen (bitmap)) != NULL;
   if (fake->spec.fault == FAKE_FOREIGN_CONTEXT && !fake_send_context (fake, 1, "x-other:thing"))
     return FALSE;
+  while (fake->spec.fault == FAKE_ENDLESS_CONTEXTS)
+    if (!fake_send_context (fake, ALLOCATION_ID, "base:allocation"))
+      return FALSE;
   /* Not in the order of the request. */
   if (fake->has_allocation && !fake_send_context (fake, ALLOCATION_ID, "base:allocation"))
     return FALSE;
@@ -179,6 +210,12 @@ fake_go (FakeNbd *fake)
 
   if (fake->spec.fault == FAKE_NO_EXPORT)
     return fake_refuse_option (fake, NBD_OPT_GO, NBD_REP_ERR_UNKNOWN, "no such \"export\"");
+  if (fake->spec.fault == FAKE_LONG_OPTION_TEXT)
+    {
+      g_autofree char *text = g_strnfill (60000, '\x1b');
+
+      return fake_refuse_option (fake, NBD_OPT_GO, NBD_REP_ERR_UNKNOWN, text);
+    }
   put_u16 (unknown, 999);
   while (fake_reply_option (fake, NBD_OPT_GO, NBD_REP_INFO, unknown))
     if (fake->spec.fault != FAKE_ENDLESS_INFO)
@@ -188,8 +225,10 @@ fake_go (FakeNbd *fake)
     return FALSE;
   put_u16 (data, NBD_INFO_EXPORT);
   put_u64 (data, fake->spec.fault == FAKE_HUGE_SIZE ? G_MAXUINT64 - 4095 : fake->spec.size);
-  put_u16 (data, fake_flags (fake));
-  return fake_reply_option (fake, NBD_OPT_GO, NBD_REP_INFO, data)
+  if (fake->spec.fault != FAKE_SHORT_INFO)
+    put_u16 (data, fake_flags (fake));
+  return (fake->spec.fault == FAKE_NO_INFO
+          || fake_reply_option (fake, NBD_OPT_GO, NBD_REP_INFO, data))
          && fake_reply_option (fake, NBD_OPT_GO, NBD_REP_ACK, NULL);
 }
 
@@ -220,7 +259,7 @@ fake_answer_option (FakeNbd *fake, guint32 option, const GByteArray *data, gbool
     case NBD_OPT_GO:
       if (fake->spec.fault == FAKE_NO_GO)
         return fake_reply_option (fake, option, NBD_REP_ERR_UNSUP, NULL);
-      *ret_over = fake->spec.fault != FAKE_NO_EXPORT;
+      *ret_over = fake->spec.fault != FAKE_NO_EXPORT && fake->spec.fault != FAKE_LONG_OPTION_TEXT;
       return fake_go (fake);
     case NBD_OPT_EXPORT_NAME:
       *ret_over = TRUE;
@@ -252,6 +291,8 @@ fake_handshake (FakeNbd *fake)
         return FALSE;
       if (fake->spec.fault == FAKE_SILENT_OPTION)
         return fake_be_silent (fake);
+      if (fake->spec.fault == FAKE_DRIP_OPTION)
+        return fake_drip_option (fake, wire_get_u32 (header + 8));
       if (!fake_answer_option (fake, wire_get_u32 (header + 8), data, &over))
         return FALSE;
     }
@@ -417,6 +458,39 @@ put_bad_data (FakeNbd *fake, GByteArray *out, const WireRequest *r)
       put_u64 (out, r->offset + r->length);
       put_u32 (out, 1);
       break;
+    case FAKE_HUGE_CHUNK:
+      put_chunk (out, 0, NBD_REPLY_TYPE_OFFSET_DATA, r->cookie, G_MAXUINT32);
+      put_u64 (out, r->offset);
+      break;
+    case FAKE_HUGE_ERROR:
+      put_chunk (out, 0, NBD_REPLY_TYPE_ERROR, r->cookie, G_MAXUINT32);
+      put_u32 (out, NBD_EIO);
+      put_u16 (out, G_MAXUINT16);
+      break;
+    case FAKE_EMPTY_CHUNK:
+      put_data (fake, out, 0, r->cookie, r->offset, 0);
+      break;
+    case FAKE_ENDLESS_NOTHING:
+      for (guint i = 0; i < 100000; i++)
+        put_chunk (out, 0, NBD_REPLY_TYPE_NONE, r->cookie, 0);
+      break;
+    case FAKE_STATUS_FOR_DATA:
+      put_chunk (out, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_BLOCK_STATUS, r->cookie, 12);
+      put_u32 (out, ALLOCATION_ID);
+      put_u32 (out, r->length);
+      put_u32 (out, 0);
+      break;
+    case FAKE_STALL:
+      put_data (fake, out, 0, r->cookie, r->offset, r->length / 2);
+      break;
+    case FAKE_EARLY_DONE:
+      put_data (fake, out, 0, r->cookie, r->offset, r->length / 2);
+      put_chunk (out, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, r->cookie, 0);
+      break;
+    case FAKE_TWICE:
+      put_data (fake, out, NBD_REPLY_FLAG_DONE, r->cookie, r->offset, r->length);
+      put_data (fake, out, NBD_REPLY_FLAG_DONE, r->cookie, r->offset, r->length);
+      break;
     default:
       g_assert_not_reached ();
     }
@@ -432,7 +506,23 @@ put_bad_status (FakeNbd *fake, GByteArray *out, const WireRequest *r)
       put_chunk (out, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, r->cookie, 0);
       return;
     }
-  put_chunk (out, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_BLOCK_STATUS, r->cookie, 4 + 2 * 8);
+  if (fake->spec.fault == FAKE_DATA_FOR_STATUS)
+    {
+      put_chunk (out, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_OFFSET_DATA, r->cookie, 9);
+      put_u64 (out, r->offset);
+      put_u64 (out, 0);
+      return;
+    }
+  if (fake->spec.fault == FAKE_CONTEXT_TWICE)
+    {
+      put_status (fake, out, r, ALLOCATION_ID, fake->spec.state, 0);
+      put_status (fake, out, r, ALLOCATION_ID, fake->spec.state, NBD_REPLY_FLAG_DONE);
+      return;
+    }
+  put_chunk (out, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_BLOCK_STATUS, r->cookie,
+             fake->spec.fault == FAKE_HUGE_STATUS     ? G_MAXUINT32 - 3
+             : fake->spec.fault == FAKE_UNEVEN_STATUS ? 4 + 12
+                                                      : 4 + 2 * 8);
   put_u32 (out, id);
   put_u32 (out, fake->spec.fault == FAKE_EMPTY_EXTENT ? 0 : r->length);
   put_u32 (out, 0);
@@ -485,6 +575,13 @@ put_bad_header (FakeNbd *fake, GByteArray *out, const WireRequest *r)
     }
 }
 
+static gboolean
+fake_cut (FakeNbd *fake)
+{
+  shutdown (channel_get_fd (fake->channel), SHUT_RDWR);
+  return FALSE;
+}
+
 /* FALSE: the connection ends here. */
 static gboolean
 fake_misbehave (FakeNbd *fake, const WireRequest *request)
@@ -495,14 +592,19 @@ fake_misbehave (FakeNbd *fake, const WireRequest *request)
     return FALSE;
   if (fake->spec.fault == FAKE_SILENT)
     return fake_be_silent (fake);
+  if (fake->spec.fault == FAKE_CUT)
+    return fake_cut (fake);
   if ((fake->spec.fault >= FAKE_LONG_CHUNK && fake->spec.fault <= FAKE_ENDLESS_CHUNKS)
-      || fake->spec.fault == FAKE_HOLE_BEYOND)
+      || (fake->spec.fault >= FAKE_HOLE_BEYOND && fake->spec.fault < FAKE_EMPTY_EXTENT))
     put_bad_data (fake, out, request);
   else if (fake->spec.fault >= FAKE_EMPTY_EXTENT)
     put_bad_status (fake, out, request);
   else
     put_bad_header (fake, out, request);
-  return fake_write (fake, out) && fake->spec.fault != FAKE_CLOSE_IN_DATA;
+  if (!fake_write (fake, out))
+    return FALSE;
+  return fake->spec.fault == FAKE_STALL ? fake_be_silent (fake)
+                                        : fake->spec.fault != FAKE_CLOSE_IN_DATA;
 }
 
 static gboolean
@@ -515,7 +617,7 @@ fake_is_time (const FakeNbd *fake, const WireRequest *request)
     return FALSE;
   if (fault >= FAKE_EMPTY_EXTENT)
     return status;
-  return !status;
+  return fault < FAKE_HOLE_BEYOND || fault == FAKE_CUT ? !status : request->command == NBD_CMD_READ;
 }
 
 static gboolean
@@ -647,6 +749,74 @@ fake_nbd_new_listening (const FakeNbdSpec *spec, const char *path)
   g_assert_cmpint (listen (fake->listener, 1), ==, 0);
   fake->thread = g_thread_new ("fake-nbd", fake_thread, fake);
   return fake;
+}
+
+const char *
+fake_fault_get_name (FakeFault fault)
+{
+  static const char *const names[FAKE_N_FAULTS] = {
+    [FAKE_HONEST] = "honest",
+    [FAKE_NOT_NBD] = "not-nbd",
+    [FAKE_OLDSTYLE] = "oldstyle",
+    [FAKE_NO_TLS] = "no-tls",
+    [FAKE_INJECT] = "inject",
+    [FAKE_HANG_UP_IN_TLS] = "hang-up-in-tls",
+    [FAKE_BAD_OPTION_MAGIC] = "bad-option-magic",
+    [FAKE_WRONG_OPTION] = "wrong-option",
+    [FAKE_HUGE_OPTION_REPLY] = "huge-option-reply",
+    [FAKE_ENDLESS_INFO] = "endless-info",
+    [FAKE_NO_EXPORT] = "no-export",
+    [FAKE_HUGE_SIZE] = "huge-size",
+    [FAKE_BAD_BLOCK_SIZE] = "bad-block-size",
+    [FAKE_FOREIGN_CONTEXT] = "foreign-context",
+    [FAKE_NO_GO] = "no-go",
+    [FAKE_SILENT_OPTION] = "silent-option",
+    [FAKE_SILENT_GREETING] = "silent-greeting",
+    [FAKE_SILENT_IN_TLS] = "silent-in-tls",
+    [FAKE_DRIP_OPTION] = "drip-option",
+    [FAKE_ENDLESS_CONTEXTS] = "endless-contexts",
+    [FAKE_NO_INFO] = "no-info",
+    [FAKE_SHORT_INFO] = "short-info",
+    [FAKE_LONG_OPTION_TEXT] = "long-option-text",
+    [FAKE_WRONG_COOKIE] = "wrong-cookie",
+    [FAKE_BAD_MAGIC] = "bad-magic",
+    [FAKE_CLOSE] = "close",
+    [FAKE_CLOSE_IN_DATA] = "close-in-data",
+    [FAKE_SILENT] = "silent",
+    [FAKE_LONG_CHUNK] = "long-chunk",
+    [FAKE_FOREIGN_CHUNK] = "foreign-chunk",
+    [FAKE_UNCOVERED] = "uncovered",
+    [FAKE_OVERLAP] = "overlap",
+    [FAKE_ENDLESS_CHUNKS] = "endless-chunks",
+    [FAKE_SIMPLE] = "simple",
+    [FAKE_UNKNOWN_CHUNK] = "unknown-chunk",
+    [FAKE_UNKNOWN_ERROR] = "unknown-error",
+    [FAKE_EIO] = "eio",
+    [FAKE_SHUTDOWN] = "shutdown",
+    [FAKE_BAD_ERROR_OFFSET] = "bad-error-offset",
+    [FAKE_LONG_ERROR_TEXT] = "long-error-text",
+    [FAKE_HOLE_BEYOND] = "hole-beyond",
+    [FAKE_HUGE_CHUNK] = "huge-chunk",
+    [FAKE_HUGE_ERROR] = "huge-error",
+    [FAKE_EMPTY_CHUNK] = "empty-chunk",
+    [FAKE_ENDLESS_NOTHING] = "endless-nothing",
+    [FAKE_TWICE] = "twice",
+    [FAKE_STATUS_FOR_DATA] = "status-for-data",
+    [FAKE_CUT] = "cut",
+    [FAKE_STALL] = "stall",
+    [FAKE_EARLY_DONE] = "early-done",
+    [FAKE_EMPTY_EXTENT] = "empty-extent",
+    [FAKE_LONG_EXTENTS] = "long-extents",
+    [FAKE_WRONG_CONTEXT] = "wrong-context",
+    [FAKE_NO_STATUS] = "no-status",
+    [FAKE_HUGE_STATUS] = "huge-status",
+    [FAKE_CONTEXT_TWICE] = "context-twice",
+    [FAKE_UNEVEN_STATUS] = "uneven-status",
+    [FAKE_DATA_FOR_STATUS] = "data-for-status",
+    [FAKE_TINY_STATUS] = "tiny-status",
+  };
+
+  return fault < FAKE_N_FAULTS ? names[fault] : NULL;
 }
 
 void

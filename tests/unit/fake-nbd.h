@@ -29,6 +29,13 @@ typedef enum
   FAKE_FOREIGN_CONTEXT, /* selects a context that was not asked for */
   FAKE_NO_GO,           /* an old server: only NBD_OPT_EXPORT_NAME (harmless) */
   FAKE_SILENT_OPTION,
+  FAKE_SILENT_GREETING,
+  FAKE_SILENT_IN_TLS,    /* nothing more after the STARTTLS reply */
+  FAKE_DRIP_OPTION,      /* a reply that comes byte by byte, without end */
+  FAKE_ENDLESS_CONTEXTS, /* the same context again and again */
+  FAKE_NO_INFO,          /* accepts NBD_OPT_GO without a word about the export */
+  FAKE_SHORT_INFO,       /* an NBD_INFO_EXPORT without flags */
+  FAKE_LONG_OPTION_TEXT, /* refuses with a text of 60000 bytes */
 
   /* The transmission; from request number `at` on */
   FAKE_WRONG_COOKIE,
@@ -49,11 +56,25 @@ typedef enum
   FAKE_BAD_ERROR_OFFSET,
   FAKE_LONG_ERROR_TEXT,
   FAKE_HOLE_BEYOND,
+  FAKE_HUGE_CHUNK,      /* 4 GiB - 1 of data */
+  FAKE_HUGE_ERROR,      /* an error of that size */
+  FAKE_EMPTY_CHUNK,     /* data of 0 bytes */
+  FAKE_ENDLESS_NOTHING, /* empty chunks without an end */
+  FAKE_TWICE,           /* a second answer to the same request */
+  FAKE_STATUS_FOR_DATA,
+  FAKE_CUT,        /* the socket is closed in the middle, for TLS without close_notify */
+  FAKE_STALL,      /* the first half of the data, and then nothing */
+  FAKE_EARLY_DONE, /* the first half, and then an end that is no error */
   FAKE_EMPTY_EXTENT,
   FAKE_LONG_EXTENTS, /* goes on after the range is covered */
   FAKE_WRONG_CONTEXT,
-  FAKE_NO_STATUS,  /* success without a status */
-  FAKE_TINY_STATUS /* one block a reply (harmless) */
+  FAKE_NO_STATUS,     /* success without a status */
+  FAKE_HUGE_STATUS,   /* 4 GiB - 1 of extents */
+  FAKE_CONTEXT_TWICE, /* the same status twice in a reply */
+  FAKE_UNEVEN_STATUS, /* half an extent */
+  FAKE_DATA_FOR_STATUS,
+  FAKE_TINY_STATUS, /* one block a reply (harmless) */
+  FAKE_N_FAULTS
 } FakeFault;
 
 typedef struct
@@ -83,6 +104,8 @@ FakeNbd *fake_nbd_new (const FakeNbdSpec *spec, Channel **ret_channel);
 FakeNbd *fake_nbd_new_fd (const FakeNbdSpec *spec, int fd);
 /* The same on a UNIX socket at `path`; serves one client. */
 FakeNbd *fake_nbd_new_listening (const FakeNbdSpec *spec, const char *path);
+/* "wrong-cookie" and so on; NULL where there is no such fault. */
+const char *fake_fault_get_name (FakeFault fault);
 /* Ends the thread, whatever the client does. */
 void fake_nbd_free (FakeNbd *fake);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FakeNbd, fake_nbd_free)
