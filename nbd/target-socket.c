@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "nbd/client.h"
+#include "nbd/exchange.h"
 #include "nbd/nbd-error.h"
 #include "nbd/target.h"
 
@@ -16,6 +17,8 @@
 typedef struct
 {
   NbdTarget target;
+  GMutex lock;  /* all that follows: the client belongs to one thread at a time */
+  GError *lost; /* what ended the connection or lost a write: told to every later call */
   NbdClient *client;
   gint64 timeout_ms;
   GCancellable *cancellable;
@@ -25,7 +28,7 @@ typedef struct
   guint64 bytes; /* of data, in busy requests */
 } SocketTarget;
 
-/* The first error is kept in none of them: a failed request fails the call that sees it. */
+/* A failed request fails the call that sees it, whoever sent it. */
 static gboolean
 socket_collect (SocketTarget *self, GError **error)
 {
@@ -144,7 +147,7 @@ socket_check_range (SocketTarget *self, guint64 offset, guint64 len, GError **er
 
 /* Returns when the kernel has the data; the answer is looked at later. */
 static gboolean
-socket_write (NbdTarget *target, const void *buf, gsize len, guint64 offset, GError **error)
+socket_do_write (NbdTarget *target, const void *buf, gsize len, guint64 offset, GError **error)
 {
   SocketTarget *self = (SocketTarget *)target;
   const NbdExport *export = nbd_client_get_export (self->client);
@@ -152,7 +155,7 @@ socket_write (NbdTarget *target, const void *buf, gsize len, guint64 offset, GEr
 
   if (!socket_check_range (self, offset, len, error))
     return FALSE;
-  target->is_zero = FALSE;
+  g_atomic_int_set (&target->is_zero, FALSE);
   while (len > 0)
     {
       NbdRequest request = { .command = NBD_CMD_WRITE,
@@ -171,7 +174,7 @@ socket_write (NbdTarget *target, const void *buf, gsize len, guint64 offset, GEr
 }
 
 static gboolean
-socket_zero (NbdTarget *target, guint64 offset, guint64 len, GError **error)
+socket_do_zero (NbdTarget *target, guint64 offset, guint64 len, GError **error)
 {
   SocketTarget *self = (SocketTarget *)target;
 
@@ -196,7 +199,7 @@ socket_zero (NbdTarget *target, guint64 offset, guint64 len, GError **error)
 
 /* A flush covers only what was answered before it. */
 static gboolean
-socket_flush (NbdTarget *target, GError **error)
+socket_do_flush (NbdTarget *target, GError **error)
 {
   SocketTarget *self = (SocketTarget *)target;
   NbdRequest request = { .command = NBD_CMD_FLUSH };
@@ -207,6 +210,150 @@ socket_flush (NbdTarget *target, GError **error)
     return TRUE;
   socket_submit (self, &request);
   return socket_run (self, socket_is_idle, NULL, error);
+}
+
+static gboolean
+socket_do_read (NbdTarget *target, void *buf, gsize len, guint64 offset, GError **error)
+{
+  SocketTarget *self = (SocketTarget *)target;
+
+  if (!socket_check_range (self, offset, len, error)
+      || !socket_run (self, socket_is_idle, NULL, error))
+    return FALSE;
+  if (nbd_exchange_read (self->client, buf, len, offset, self->timeout_ms, self->cancellable,
+                         error))
+    return TRUE;
+  g_prefix_error (error, "%s: ", self->target.name);
+  return FALSE;
+}
+
+/* The length and the state of what begins at `offset`, out of one bounded query. */
+static gboolean
+socket_ask_status (SocketTarget *self, guint64 offset, guint64 *ret_length, gboolean *ret_zero,
+                   GError **error)
+{
+  guint64 left = self->target.size - offset;
+  NbdRequest request = { .command = NBD_CMD_BLOCK_STATUS,
+                         .flags = NBD_CMD_FLAG_REQ_ONE,
+                         .offset = offset,
+                         .length = (guint32)MIN (left, MAX_ZERO) };
+  const NbdExtent *extent;
+
+  if (!nbd_exchange (self->client, &request, self->timeout_ms, self->cancellable, error))
+    return FALSE;
+  if (request.extents[0] == NULL || request.extents[0]->len == 0)
+    {
+      nbd_request_clear (&request);
+      *ret_length = left;
+      *ret_zero = FALSE;
+      return TRUE;
+    }
+  extent = &g_array_index (request.extents[0], NbdExtent, 0);
+  *ret_length = MIN (extent->length, left);
+  *ret_zero = (extent->flags & NBD_STATE_ZERO) != 0;
+  nbd_request_clear (&request);
+  return TRUE;
+}
+
+static gboolean
+socket_do_find_data (NbdTarget *target, guint64 offset, guint64 *ret_start, guint64 *ret_end,
+                     GError **error)
+{
+  SocketTarget *self = (SocketTarget *)target;
+  guint64 length;
+  gboolean zero;
+
+  if (!socket_check_range (self, offset, 0, error)
+      || !socket_run (self, socket_is_idle, NULL, error))
+    return FALSE;
+  for (; offset < target->size; offset += length)
+    {
+      if (!socket_ask_status (self, offset, &length, &zero, error))
+        return FALSE;
+      if (zero)
+        continue;
+      *ret_start = offset;
+      *ret_end = offset + length;
+      return TRUE;
+    }
+  *ret_start = *ret_end = target->size;
+  return TRUE;
+}
+
+/* Takes the connection for one call.  FALSE: it is of no more use. */
+static gboolean
+socket_enter (NbdTarget *target, GError **error)
+{
+  SocketTarget *self = (SocketTarget *)target;
+
+  g_mutex_lock (&self->lock);
+  if (self->lost == NULL)
+    return TRUE;
+  if (error != NULL)
+    *error = g_error_copy (self->lost);
+  g_mutex_unlock (&self->lock);
+  return FALSE;
+}
+
+static gboolean
+socket_leave (NbdTarget *target, gboolean good, GError **local, GError **error)
+{
+  SocketTarget *self = (SocketTarget *)target;
+
+  if (!good)
+    self->lost = g_error_copy (*local);
+  g_mutex_unlock (&self->lock);
+  if (!good)
+    g_propagate_error (error, g_steal_pointer (local));
+  return good;
+}
+
+static gboolean
+socket_write (NbdTarget *target, const void *buf, gsize len, guint64 offset, GError **error)
+{
+  GError *local = NULL;
+
+  return socket_enter (target, error)
+         && socket_leave (target, socket_do_write (target, buf, len, offset, &local), &local,
+                          error);
+}
+
+static gboolean
+socket_zero (NbdTarget *target, guint64 offset, guint64 len, GError **error)
+{
+  GError *local = NULL;
+
+  return socket_enter (target, error)
+         && socket_leave (target, socket_do_zero (target, offset, len, &local), &local, error);
+}
+
+static gboolean
+socket_read (NbdTarget *target, void *buf, gsize len, guint64 offset, GError **error)
+{
+  GError *local = NULL;
+
+  return socket_enter (target, error)
+         && socket_leave (target, socket_do_read (target, buf, len, offset, &local), &local, error);
+}
+
+static gboolean
+socket_find_data (NbdTarget *target, guint64 offset, guint64 *ret_start, guint64 *ret_end,
+                  GError **error)
+{
+  GError *local = NULL;
+
+  return socket_enter (target, error)
+         && socket_leave (target, socket_do_find_data (target, offset, ret_start, ret_end, &local),
+                          local, error);
+}
+
+static gboolean
+socket_flush (NbdTarget *target, GError **error)
+{
+  GError *local = NULL;
+
+  return socket_enter (target, error)
+         && socket_leave (target, socket_do_flush (target, &local), &local, error);
 }
 
 static void
@@ -220,12 +367,24 @@ socket_free (NbdTarget *target)
   for (guint i = 0; i < MAX_REQUESTS; i++)
     nbd_request_clear (&self->requests[i]);
   g_clear_object (&self->cancellable);
+  g_clear_error (&self->lost);
+  g_mutex_clear (&self->lock);
   g_free (target->name);
   g_free (self);
 }
 
-static const NbdTargetClass socket_class
-    = { .write = socket_write, .zero = socket_zero, .flush = socket_flush, .free = socket_free };
+static const NbdTargetClass socket_class = { .write = socket_write,
+                                             .zero = socket_zero,
+                                             .read = socket_read,
+                                             .flush = socket_flush,
+                                             .free = socket_free };
+
+static const NbdTargetClass mapped_class = { .write = socket_write,
+                                             .zero = socket_zero,
+                                             .read = socket_read,
+                                             .find_data = socket_find_data,
+                                             .flush = socket_flush,
+                                             .free = socket_free };
 
 static gboolean
 socket_check_export (SocketTarget *self, const NbdExport *export, GError **error)
@@ -245,10 +404,47 @@ socket_check_export (SocketTarget *self, const NbdExport *export, GError **error
   return FALSE;
 }
 
+static SocketTarget *
+socket_new (const char *name, gboolean is_zero, gint64 timeout_ms, GCancellable *cancellable)
+{
+  SocketTarget *self = g_new0 (SocketTarget, 1);
+
+  self->target.klass = &socket_class;
+  self->target.name = g_strdup (name);
+  self->target.is_zero = is_zero;
+  g_mutex_init (&self->lock);
+  self->timeout_ms = timeout_ms;
+  self->cancellable = cancellable != NULL ? g_object_ref (cancellable) : NULL;
+  return self;
+}
+
+static gboolean
+socket_take (SocketTarget *self, NbdClient *client, GError **error)
+{
+  const NbdExport *export = nbd_client_get_export (client);
+
+  self->client = client;
+  self->target.size = export->size;
+  if (export->has_context[0])
+    self->target.klass = &mapped_class;
+  return socket_check_export (self, export, error);
+}
+
+NbdTarget *
+nbd_target_new_client (NbdClient *client, const char *name, gboolean is_zero, gint64 timeout_ms,
+                       GCancellable *cancellable, GError **error)
+{
+  SocketTarget *self = socket_new (name, is_zero, timeout_ms, cancellable);
+  g_autoptr (NbdTarget) target = &self->target;
+
+  return socket_take (self, client, error) ? g_steal_pointer (&target) : NULL;
+}
+
 static gboolean
 socket_connect (SocketTarget *self, const char *path, const char *export_name, GError **error)
 {
-  NbdHandshake handshake = { .export_name = export_name };
+  static const char *const contexts[] = { "base:allocation", NULL };
+  NbdHandshake handshake = { .export_name = export_name, .contexts = contexts };
   Deadline deadline = deadline_in (self->timeout_ms, self->cancellable);
   NbdExport export;
   Channel *channel = channel_connect_unix (path, deadline, error);
@@ -263,9 +459,7 @@ socket_connect (SocketTarget *self, const char *path, const char *export_name, G
   channel = nbd_handshake_run (channel, &handshake, deadline, &export, error);
   if (channel == NULL)
     return FALSE;
-  self->client = nbd_client_new (channel, &export, export_name);
-  self->target.size = export.size;
-  return socket_check_export (self, &export, error);
+  return socket_take (self, nbd_client_new (channel, &export, export_name), error);
 }
 
 NbdTarget *
@@ -273,14 +467,9 @@ nbd_target_new_socket (const char *path, const char *export_name, const char *na
                        gboolean is_zero, gint64 timeout_ms, GCancellable *cancellable,
                        GError **error)
 {
-  SocketTarget *self = g_new0 (SocketTarget, 1);
+  SocketTarget *self = socket_new (name, is_zero, timeout_ms, cancellable);
   g_autoptr (NbdTarget) target = &self->target;
 
-  target->klass = &socket_class;
-  target->name = g_strdup (name);
-  target->is_zero = is_zero;
-  self->timeout_ms = timeout_ms;
-  self->cancellable = cancellable != NULL ? g_object_ref (cancellable) : NULL;
   if (!socket_connect (self, path, export_name, error))
     {
       g_prefix_error (error, "%s: ", name);
