@@ -344,7 +344,7 @@ socket_find_data (NbdTarget *target, guint64 offset, guint64 *ret_start, guint64
 
   return socket_enter (target, error)
          && socket_leave (target, socket_do_find_data (target, offset, ret_start, ret_end, &local),
-                          local, error);
+                          &local, error);
 }
 
 static gboolean
