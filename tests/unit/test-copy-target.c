@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/copy/copy-target.h"
+
+#define SIZE 70001 /* odd, and no multiple of a page */
+
+typedef struct
+{
+  char *dir;
+  char *path;
+  char *part;
+} Place;
+
+static int
+setup (void **state)
+{
+  Place *place = g_new0 (Place, 1);
+
+  place->dir = g_dir_make_tmp ("vmferry-target-XXXXXX", NULL);
+  place->path = g_build_filename (place->dir, "disk", NULL);
+  place->part = g_strconcat (place->path, ".vmferry-part", NULL);
+  *state = place;
+  return 0;
+}
+
+static int
+teardown (void **state)
+{
+  Place *place = *state;
+
+  g_remove (place->part);
+  g_remove (place->path);
+  g_rmdir (place->dir);
+  g_free (place->part);
+  g_free (place->path);
+  g_free (place->dir);
+  g_free (place);
+  return 0;
+}
+
+static CopyTarget *
+find (const char *text, guint64 size, GError **error)
+{
+  CopyTargetSpec spec = { .text = text, .format = "raw", .size = size, .timeout_ms = 10000 };
+
+  return copy_target_find (&spec, error);
+}
+
+static void
+assert_copy (Place *place, guint64 size)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (CopyTarget) target = find (place->path, size, &error);
+  g_autofree char *data = NULL;
+  CopyIdentity identity;
+  NbdTarget *writer;
+  gsize len;
+
+  assert_null (error);
+  writer = copy_target_create (target, &identity, &error);
+  assert_null (error);
+  copy_identity_clear (&identity);
+  assert_int_equal (writer->size, size);
+  if (size > 0)
+    assert_true (writer->klass->write (writer, "end", 3, size - 3, &error));
+  assert_true (writer->klass->flush (writer, &error));
+  assert_true (copy_target_finish (target, &error));
+  assert_null (error);
+  assert_true (g_file_get_contents (place->path, &data, &len, NULL));
+  assert_int_equal (len, size);
+  for (gsize i = 0; i + 3 < len; i++)
+    assert_int_equal (data[i], 0);
+  assert_true (size == 0 || memcmp (data + len - 3, "end", 3) == 0);
+  assert_false (g_file_test (place->part, G_FILE_TEST_EXISTS));
+}
+
+static void
+test_new (void **state)
+{
+  assert_copy (*state, SIZE);
+}
+
+static void
+test_empty (void **state)
+{
+  assert_copy (*state, 0);
+}
+
+static void
+test_replace (void **state)
+{
+  static const gsize sizes[] = { 1, SIZE, 2 * SIZE };
+  Place *place = *state;
+  struct stat info;
+
+  for (guint i = 0; i < G_N_ELEMENTS (sizes); i++)
+    {
+      g_autofree char *old = g_malloc (sizes[i]);
+
+      memset (old, 'x', sizes[i]);
+      assert_true (g_file_set_contents (place->path, old, (gssize)sizes[i], NULL));
+      assert_int_equal (g_chmod (place->path, 0604), 0);
+      assert_copy (place, SIZE);
+      assert_int_equal (g_stat (place->path, &info), 0);
+      assert_int_equal (info.st_mode & 07777, 0604);
+    }
+}
+
+static void
+test_reopen (void **state)
+{
+  Place *place = *state;
+  g_autoptr (GError) error = NULL;
+  CopyTarget *target = find (place->path, SIZE, &error);
+  CopyIdentity identity;
+  NbdTarget *writer = copy_target_create (target, &identity, &error);
+  char data[4];
+
+  assert_non_null (writer);
+  assert_true (writer->klass->write (writer, "data", 4, 100, &error));
+  assert_true (writer->klass->flush (writer, &error));
+  copy_target_free (target);
+  assert_false (g_file_test (place->path, G_FILE_TEST_EXISTS));
+
+  target = find (place->path, SIZE, &error);
+  assert_true (copy_target_has_remains (target));
+  writer = copy_target_reopen (target, &identity, &error);
+  assert_non_null (writer);
+  assert_true (writer->klass->read (writer, data, 4, 100, &error));
+  assert_memory_equal (data, "data", 4);
+  assert_true (copy_target_finish (target, &error));
+  copy_target_free (target);
+  copy_identity_clear (&identity);
+}
+
+static void
+test_reopen_another (void **state)
+{
+  Place *place = *state;
+  g_autoptr (GError) error = NULL;
+  CopyTarget *target = find (place->path, SIZE, &error);
+  CopyIdentity identity;
+
+  assert_non_null (copy_target_create (target, &identity, &error));
+  copy_target_free (target);
+  identity.uuid[0] = identity.uuid[0] == '0' ? '1' : '0';
+  identity.inode++;
+  target = find (place->path, SIZE, &error);
+  assert_null (copy_target_reopen (target, &identity, &error));
+  assert_true (g_error_matches (error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA));
+  assert_non_null (strstr (error->message, "another file"));
+  copy_target_free (target);
+  copy_identity_clear (&identity);
+}
+
+static void
+test_busy (void **state)
+{
+  Place *place = *state;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (CopyTarget) target = find (place->path, SIZE, &error);
+  CopyIdentity identity;
+
+  assert_non_null (copy_target_create (target, &identity, &error));
+  copy_identity_clear (&identity);
+  assert_null (find (place->path, SIZE, &error));
+  assert_true (g_error_matches (error, G_IO_ERROR, G_IO_ERROR_BUSY));
+}
+
+static void
+test_refuse_link (void **state)
+{
+  Place *place = *state;
+  g_autoptr (GError) error = NULL;
+
+  assert_int_equal (symlink ("elsewhere", place->path), 0);
+  assert_null (find (place->path, SIZE, &error));
+  assert_non_null (strstr (error->message, "symbolic link"));
+}
+
+static void
+test_refuse_part_link (void **state)
+{
+  Place *place = *state;
+  g_autoptr (GError) error = NULL;
+
+  assert_int_equal (symlink ("elsewhere", place->part), 0);
+  assert_null (find (place->path, SIZE, &error));
+  assert_non_null (strstr (error->message, "symbolic link"));
+}
+
+static void
+test_refuse_pipe (void **state)
+{
+  Place *place = *state;
+  g_autoptr (GError) error = NULL;
+
+  assert_int_equal (mkfifo (place->path, 0600), 0);
+  assert_null (find (place->path, SIZE, &error));
+  assert_non_null (strstr (error->message, "a pipe"));
+}
+
+static void
+test_refuse_directory (void **state)
+{
+  Place *place = *state;
+  g_autoptr (GError) error = NULL;
+
+  assert_null (find (place->dir, SIZE, &error));
+  assert_non_null (strstr (error->message, "a directory"));
+}
+
+/* What somebody else called so is not ours to remove. */
+static void
+test_keep_foreign_part (void **state)
+{
+  Place *place = *state;
+  g_autoptr (GError) error = NULL;
+  g_autoptr (CopyTarget) target = NULL;
+  CopyIdentity identity;
+
+  assert_true (g_file_set_contents (place->part, "mine", 4, NULL));
+  target = find (place->path, SIZE, &error);
+  assert_non_null (target);
+  assert_null (copy_target_create (target, &identity, &error));
+  assert_true (g_error_matches (error, G_IO_ERROR, G_IO_ERROR_EXISTS));
+  assert_true (g_file_test (place->part, G_FILE_TEST_EXISTS));
+}
+
+static void
+test_check (void **state)
+{
+  assert_true (copy_target_check ("disk", "raw", FALSE, NULL));
+  assert_true (copy_target_check ("disk", "qcow2", FALSE, NULL));
+  assert_true (copy_target_check ("null:", "raw", FALSE, NULL));
+  assert_false (copy_target_check ("", "raw", FALSE, NULL));
+  assert_false (copy_target_check ("disk/", "raw", FALSE, NULL));
+  assert_false (copy_target_check ("disk", "nbd", FALSE, NULL));
+  assert_false (copy_target_check ("null:", "qcow2", FALSE, NULL));
+  assert_false (copy_target_check ("null:", "raw", TRUE, NULL));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown (name, setup, teardown)
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    TEST (test_new),
+    TEST (test_empty),
+    TEST (test_replace),
+    TEST (test_reopen),
+    TEST (test_reopen_another),
+    TEST (test_busy),
+    TEST (test_refuse_link),
+    TEST (test_refuse_part_link),
+    TEST (test_refuse_pipe),
+    TEST (test_refuse_directory),
+    TEST (test_keep_foreign_part),
+    cmocka_unit_test (test_check),
+  };
+
+  return cmocka_run_group_tests (tests, NULL, NULL);
+}
