@@ -109,10 +109,10 @@ copy_samples_insert (CopySamples *samples, const CopySample *sample)
 void
 copy_samples_add (CopySamples *samples, const guint8 *data, gsize len, guint64 offset)
 {
-  CopySample sample = { .offset = offset, .length = (guint32)len };
+  CopySample sample = { .offset = offset, .length = (guint32)MIN (len, COPY_SAMPLE_SIZE) };
   guint i;
 
-  if (len == 0 || len > COPY_SAMPLE_SIZE)
+  if (len == 0)
     return;
   {
     G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&samples->lock);
@@ -120,7 +120,7 @@ copy_samples_add (CopySamples *samples, const guint8 *data, gsize len, guint64 o
     if (!samples_want (samples, offset, &i))
       return;
   }
-  sample.hash = XXH3_64bits (data, len);
+  sample.hash = XXH3_64bits (data, sample.length);
   copy_samples_insert (samples, &sample);
 }
 
