@@ -249,6 +249,34 @@ test_check (void **state)
   assert_false (copy_target_check ("null:", "raw", TRUE, NULL));
 }
 
+/* Whatever qemu-img makes of the size, the copy ends with the export. */
+static void
+test_formats (void **state)
+{
+  static const char *const formats[] = { "qcow2", "vmdk", "vdi", "vhdx", "vpc", "qed" };
+  Place *place = *state;
+  g_autofree char *tool = g_find_program_in_path ("qemu-nbd");
+
+  if (tool == NULL)
+    skip ();
+  for (guint i = 0; i < G_N_ELEMENTS (formats); i++)
+    {
+      CopyTargetSpec spec
+          = { .text = place->path, .format = formats[i], .size = 2 << 20, .timeout_ms = 20000 };
+      g_autoptr (CopyTarget) target = copy_target_find (&spec, NULL);
+      CopyIdentity identity;
+      NbdTarget *writer = copy_target_create (target, &identity, NULL);
+
+      assert_non_null (writer);
+      copy_identity_clear (&identity);
+      assert_int_equal (writer->size, spec.size);
+      assert_true (writer->klass->write (writer, "end", 3, spec.size - 3, NULL));
+      assert_true (writer->klass->flush (writer, NULL));
+      assert_true (copy_target_finish (target, NULL));
+      assert_false (g_file_test (place->part, G_FILE_TEST_EXISTS));
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown (name, setup, teardown)
 
 int
@@ -266,6 +294,7 @@ main (void)
     TEST (test_refuse_pipe),
     TEST (test_refuse_directory),
     TEST (test_keep_foreign_part),
+    TEST (test_formats),
     cmocka_unit_test (test_check),
   };
 
