@@ -2,6 +2,7 @@
 #include "nbd/handshake.h"
 #include "nbd/nbd-error.h"
 #include "nbd/wire.h"
+#include "tls/handshake-error.h"
 #include "tls/tls-channel.h"
 
 #include <string.h>
@@ -197,11 +198,9 @@ session_ask_structured (Session *session, GError **error)
           g_propagate_error (error, g_steal_pointer (&failure));
           return FALSE;
         }
-      g_set_error (error, NBD_ERROR, NBD_ERROR_REFUSED,
-                   "%s: the server closed the connection right after the TLS handshake: it does "
-                   "not accept our certificate (%s); look at its CA and at its list of names",
-                   channel_get_peer (session->channel),
-                   credentials_get_identity (session->spec->credentials));
+      GError *refused = handshake_error_from_early_end (session->spec->credentials);
+      g_prefix_error (&refused, "%s: ", channel_get_peer (session->channel));
+      g_propagate_error (error, refused);
       return FALSE;
     }
   if (reply->type == NBD_REP_ERR_TLS_REQD || reply->type == NBD_REP_ERR_SHUTDOWN)
@@ -310,14 +309,17 @@ session_export_name (Session *session, GError **error)
 {
   g_autoptr (GByteArray) data = g_byte_array_new ();
   const char *name = session->spec->export_name;
+  GError *failure = NULL;
   guint8 buf[10 + 124];
 
   g_byte_array_append (data, (const guint8 *)name, (guint)strlen (name));
-  if (!session_send (session, NBD_OPT_EXPORT_NAME, data, error)
+  if (!session_send (session, NBD_OPT_EXPORT_NAME, data, &failure)
       || !channel_read_all (session->channel, buf, session->no_zeroes ? 10 : sizeof buf,
-                            session->deadline, error))
+                            session->deadline, &failure))
     {
-      g_prefix_error (error, "the server does not serve this export: ");
+      if (is_disconnect (failure))
+        failure->domain = NBD_ERROR, failure->code = NBD_ERROR_REFUSED;
+      g_propagate_prefixed_error (error, failure, "the server does not serve this export: ");
       return FALSE;
     }
   return session_set_size (session, wire_get_u64 (buf), wire_get_u16 (buf + 8), error);

@@ -73,6 +73,7 @@ worker_pass (PullWorker *worker, GError **error)
           .start = worker->range.start,
           .end = worker->range.end,
           .block = pull->block,
+          .request_size = REQUEST_SIZE,
           .zeroed = pull->zeroed,
           .observer = &observer,
           .user_data = worker,

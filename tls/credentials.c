@@ -6,16 +6,27 @@
 
 #include "tls/certificate.h"
 #include "tls/pem-file.h"
+#include "tls/psk-file.h"
 #include "tls/text.h"
+
+/* Forward secrecy and AEAD only.  GnuTLS' own order, AES-256 first, stays: with hardware AES a bulk
+ * read costs the same CPU time with 128. */
+#define PRIORITY_OF(key_exchanges)                                                                 \
+  "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-KX-ALL:" key_exchanges                              \
+  ":-CIPHER-ALL:+AES-256-GCM:+AES-128-GCM:+CHACHA20-POLY1305:-MAC-ALL:+AEAD:%PROFILE_MEDIUM"
+#define PRIORITY_X509 PRIORITY_OF ("+ECDHE-ECDSA:+ECDHE-RSA:+DHE-RSA")
+/* QEMU, nbdkit and libnbd have these two and PSK, which would give away the past with the key. */
+#define PRIORITY_PSK PRIORITY_OF ("+ECDHE-PSK:+DHE-PSK")
 
 struct Credentials
 {
   gatomicrefcount refs;
-  char *dir;
+  char *path;
   CredentialsEndpoint endpoint;
   char *identity;
   char *ca_file, *crl_file, *cert_file, *key_file;
-  gnutls_certificate_credentials_t gnutls;
+  gnutls_certificate_credentials_t x509; /* NULL: */
+  gnutls_psk_client_credentials_t psk;
 };
 
 G_DEFINE_QUARK (vmferry - tls - error - quark, tls_error)
@@ -59,7 +70,7 @@ load_ca (Credentials *credentials, GError **error)
   for (guint i = 0; i < list->n; i++)
     if (!check_ca (list->certs[i], file, error))
       return FALSE;
-  int rc = gnutls_certificate_set_x509_trust (credentials->gnutls, list->certs, (int)list->n);
+  int rc = gnutls_certificate_set_x509_trust (credentials->x509, list->certs, (int)list->n);
   return rc > 0 || fail_file (file, gnutls_strerror (rc), error);
 }
 
@@ -97,7 +108,7 @@ load_crl (Credentials *credentials, GError **error)
   if (!pem_file_read (file, PEM_FILE_PUBLIC, "", &pem, error)
       || !check_crl_date (&pem, file, error))
     return FALSE;
-  int rc = gnutls_certificate_set_x509_crl_mem (credentials->gnutls, &pem, GNUTLS_X509_FMT_PEM);
+  int rc = gnutls_certificate_set_x509_crl_mem (credentials->x509, &pem, GNUTLS_X509_FMT_PEM);
   return rc > 0 || fail_file (file, "there is no usable revocation list in it", error);
 }
 
@@ -114,10 +125,10 @@ check_own_chain (Credentials *credentials, const CertificateList *chain, GError 
   gnutls_x509_trust_list_t trust = NULL;
   guint status = 0;
 
-  gnutls_certificate_get_trust_list (credentials->gnutls, &trust);
+  gnutls_certificate_get_trust_list (credentials->x509, &trust);
   int rc = gnutls_x509_trust_list_verify_crt2 (
       trust, chain->certs, chain->n, &purpose, 1,
-      gnutls_certificate_get_verify_flags (credentials->gnutls), &status, NULL);
+      gnutls_certificate_get_verify_flags (credentials->x509), &status, NULL);
   if (rc < 0)
     return fail_file (credentials->cert_file, gnutls_strerror (rc), error);
   if (status == 0)
@@ -159,8 +170,8 @@ static gboolean
 set_pair (Credentials *credentials, const gnutls_datum_t *cert, const gnutls_datum_t *key,
           GError **error)
 {
-  int rc = gnutls_certificate_set_x509_key_mem2 (credentials->gnutls, cert, key,
-                                                 GNUTLS_X509_FMT_PEM, NULL, 0);
+  int rc = gnutls_certificate_set_x509_key_mem2 (credentials->x509, cert, key, GNUTLS_X509_FMT_PEM,
+                                                 NULL, 0);
   if (rc >= 0)
     return TRUE;
   if (rc == GNUTLS_E_DECRYPTION_FAILED)
@@ -189,23 +200,31 @@ load_pair (Credentials *credentials, GError **error)
 /* ---- the whole ---- */
 
 static Credentials *
-credentials_new (const char *dir, CredentialsEndpoint endpoint)
+credentials_new (const char *path, CredentialsEndpoint endpoint)
 {
   Credentials *credentials = g_new0 (Credentials, 1);
-  gboolean server = endpoint == CREDENTIALS_SERVER;
 
   g_atomic_ref_count_init (&credentials->refs);
-  credentials->dir = g_strdup (dir);
+  credentials->path = g_strdup (path);
   credentials->endpoint = endpoint;
+  return credentials;
+}
+
+static Credentials *
+credentials_new_x509 (const char *dir, CredentialsEndpoint endpoint)
+{
+  Credentials *credentials = credentials_new (dir, endpoint);
+  gboolean server = endpoint == CREDENTIALS_SERVER;
+
   credentials->ca_file = g_build_filename (dir, "ca-cert.pem", NULL);
   credentials->crl_file = g_build_filename (dir, "ca-crl.pem", NULL);
   credentials->cert_file
       = g_build_filename (dir, server ? "server-cert.pem" : "client-cert.pem", NULL);
   credentials->key_file
       = g_build_filename (dir, server ? "server-key.pem" : "client-key.pem", NULL);
-  gnutls_certificate_allocate_credentials (&credentials->gnutls);
+  gnutls_certificate_allocate_credentials (&credentials->x509);
   /* RSA 2048, SHA-256 and the like, for every certificate of a chain */
-  gnutls_certificate_set_verify_flags (credentials->gnutls,
+  gnutls_certificate_set_verify_flags (credentials->x509,
                                        GNUTLS_PROFILE_TO_VFLAGS (GNUTLS_PROFILE_MEDIUM));
   return credentials;
 }
@@ -213,11 +232,53 @@ credentials_new (const char *dir, CredentialsEndpoint endpoint)
 Credentials *
 credentials_load (const char *dir, CredentialsEndpoint endpoint, GError **error)
 {
-  g_autoptr (Credentials) credentials = credentials_new (dir, endpoint);
+  g_autoptr (Credentials) credentials = credentials_new_x509 (dir, endpoint);
 
   if (!load_ca (credentials, error) || !load_crl (credentials, error)
       || !load_pair (credentials, error))
     return NULL;
+  return g_steal_pointer (&credentials);
+}
+
+/* Half a pair is a mistake, which loading it tells. */
+static gboolean
+has_part_of_pair (const Credentials *credentials)
+{
+  return g_file_test (credentials->cert_file, G_FILE_TEST_EXISTS)
+         || g_file_test (credentials->key_file, G_FILE_TEST_EXISTS);
+}
+
+Credentials *
+credentials_load_client (const char *dir, GError **error)
+{
+  g_autoptr (Credentials) credentials = credentials_new_x509 (dir, CREDENTIALS_CLIENT);
+
+  if (!load_ca (credentials, error) || !load_crl (credentials, error))
+    return NULL;
+  if (has_part_of_pair (credentials) && !load_pair (credentials, error))
+    return NULL;
+  return g_steal_pointer (&credentials);
+}
+
+Credentials *
+credentials_load_psk (const char *file, const char *user, GError **error)
+{
+  g_autoptr (Credentials) credentials = credentials_new (file, CREDENTIALS_CLIENT);
+  g_auto (gnutls_datum_t) text = { 0 };
+  gnutls_datum_t hex = { 0 };
+
+  credentials->identity = g_strdup (user);
+  if (!pem_file_read (file, PEM_FILE_SECRET, "make one with psktool, the same for the server",
+                      &text, error)
+      || !psk_file_find_key (&text, file, user, &hex, error))
+    return NULL;
+  gnutls_psk_allocate_client_credentials (&credentials->psk);
+  int rc = gnutls_psk_set_client_credentials (credentials->psk, user, &hex, GNUTLS_PSK_KEY_HEX);
+  if (rc < 0)
+    {
+      fail_file (file, gnutls_strerror (rc), error);
+      return NULL;
+    }
   return g_steal_pointer (&credentials);
 }
 
@@ -233,8 +294,9 @@ credentials_unref (Credentials *credentials)
 {
   if (credentials == NULL || !g_atomic_ref_count_dec (&credentials->refs))
     return;
-  gnutls_certificate_free_credentials (credentials->gnutls);
-  g_free (credentials->dir);
+  g_clear_pointer (&credentials->x509, gnutls_certificate_free_credentials);
+  g_clear_pointer (&credentials->psk, gnutls_psk_free_client_credentials);
+  g_free (credentials->path);
   g_free (credentials->identity);
   g_free (credentials->ca_file);
   g_free (credentials->crl_file);
@@ -244,9 +306,9 @@ credentials_unref (Credentials *credentials)
 }
 
 const char *
-credentials_get_dir (const Credentials *credentials)
+credentials_get_path (const Credentials *credentials)
 {
-  return credentials->dir;
+  return credentials->path;
 }
 
 CredentialsEndpoint
@@ -261,25 +323,20 @@ credentials_get_identity (const Credentials *credentials)
   return credentials->identity;
 }
 
-gnutls_certificate_credentials_t
-credentials_get_gnutls (const Credentials *credentials)
+gboolean
+credentials_is_psk (const Credentials *credentials)
 {
-  return credentials->gnutls;
+  return credentials->psk != NULL;
 }
 
-char *
-credentials_read_identity (const char *file, GError **error)
+int
+credentials_apply (const Credentials *credentials, gnutls_session_t session)
 {
-  g_auto (gnutls_datum_t) pem = { 0 };
+  gboolean psk = credentials->psk != NULL;
+  int rc = gnutls_priority_set_direct (session, psk ? PRIORITY_PSK : PRIORITY_X509, NULL);
 
-  if (!pem_file_read (file, PEM_FILE_PUBLIC, "issue a certificate for this host with your CA", &pem,
-                      error))
-    return NULL;
-  g_autoptr (CertificateList) list = certificate_list_parse_pem (&pem, error);
-  if (list == NULL)
-    {
-      g_prefix_error (error, "cannot use %s: ", file);
-      return NULL;
-    }
-  return certificate_get_identity (list->certs[0]);
+  if (rc != 0)
+    return rc;
+  return psk ? gnutls_credentials_set (session, GNUTLS_CRD_PSK, credentials->psk)
+             : gnutls_credentials_set (session, GNUTLS_CRD_CERTIFICATE, credentials->x509);
 }

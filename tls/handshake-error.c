@@ -46,22 +46,88 @@ describe_other_alert (gnutls_alert_description_t alert)
       return "it has no TLS version in common with us (1.2 or 1.3)";
     case GNUTLS_A_HANDSHAKE_FAILURE:
     case GNUTLS_A_INSUFFICIENT_SECURITY:
-      return "it has no TLS version or cipher in common with us, or no certificate";
+      return "it has no TLS version or cipher in common with us, or no certificate (TLS-PSK?)";
     default:
       return gnutls_alert_get_name (alert);
     }
 }
 
+static const char *
+describe_psk_alert (gnutls_alert_description_t alert)
+{
+  switch (alert)
+    {
+    case GNUTLS_A_UNKNOWN_PSK_IDENTITY:
+      return "it has no key of that user";
+    case GNUTLS_A_DECRYPT_ERROR:
+    case GNUTLS_A_BAD_RECORD_MAC:
+    case GNUTLS_A_ILLEGAL_PARAMETER:
+      return "it has another key of that user, or none";
+    default:
+      return "it has no TLS-PSK (only certificates?), or no key of that user";
+    }
+}
+
+/* The alerts differ between versions of TLS and of GnuTLS; the cure is the same. */
+static GError *
+error_from_psk_alert (gnutls_alert_description_t alert, const Credentials *credentials)
+{
+  g_autofree char *shown = text_escape_name (credentials_get_identity (credentials));
+
+  if (alert == GNUTLS_A_PROTOCOL_VERSION)
+    return NULL;
+  return g_error_new (TLS_ERROR, TLS_ERROR_REFUSED,
+                      "it refused TLS-PSK with user \"%s\" and the key in %s: %s: both hosts need "
+                      "the same line for the user in their files",
+                      shown, credentials_get_path (credentials), describe_psk_alert (alert));
+}
+
+/* We showed none.  With TLS 1.2 a server has no alert that says just this. */
+static GError *
+error_from_missing_certificate (gnutls_alert_description_t alert, const Credentials *credentials)
+{
+  const char *dir = credentials_get_path (credentials);
+
+  if (alert == GNUTLS_A_CERTIFICATE_REQUIRED || alert == GNUTLS_A_BAD_CERTIFICATE
+      || alert == GNUTLS_A_CERTIFICATE_UNKNOWN || alert == GNUTLS_A_ACCESS_DENIED)
+    return g_error_new (TLS_ERROR, TLS_ERROR_REFUSED,
+                        "it demands a client certificate, and %s has none: put client-cert.pem and "
+                        "client-key.pem there",
+                        dir);
+  if (alert == GNUTLS_A_HANDSHAKE_FAILURE)
+    return g_error_new (TLS_ERROR, TLS_ERROR_REFUSED,
+                        "it demands a client certificate, and %s has none (put client-cert.pem and "
+                        "client-key.pem there), or it has no certificate itself (TLS-PSK?), or no "
+                        "TLS version or cipher in common with us",
+                        dir);
+  return NULL;
+}
+
+static GError *
+error_from_refusal (gnutls_alert_description_t alert, const Credentials *credentials)
+{
+  const char *identity = credentials_get_identity (credentials);
+  const char *refusal = describe_refusal (alert);
+
+  if (credentials_is_psk (credentials))
+    return error_from_psk_alert (alert, credentials);
+  if (identity == NULL)
+    return error_from_missing_certificate (alert, credentials);
+  if (refusal == NULL)
+    return NULL;
+  g_autofree char *shown = text_escape_name (identity);
+  return g_error_new (TLS_ERROR, TLS_ERROR_REFUSED, "it refused our certificate (%s): %s", shown,
+                      refusal);
+}
+
 GError *
 handshake_error_from_alert (gnutls_alert_description_t alert, const Credentials *credentials)
 {
-  g_autofree char *shown = text_escape_name (credentials_get_identity (credentials));
-  const char *refusal = describe_refusal (alert);
   const char *other = describe_other_alert (alert);
+  GError *refusal = error_from_refusal (alert, credentials);
 
   if (refusal != NULL)
-    return g_error_new (TLS_ERROR, TLS_ERROR_REFUSED, "it refused our certificate (%s): %s", shown,
-                        refusal);
+    return refusal;
   return g_error_new (TLS_ERROR, TLS_ERROR_HANDSHAKE, "it ended TLS: %s",
                       other != NULL ? other : "unknown alert");
 }
@@ -81,7 +147,7 @@ error_no_certificate (const Credentials *credentials)
 {
   return g_error_new (TLS_ERROR, TLS_ERROR_UNTRUSTED,
                       "it showed no certificate: it needs one of the CA in %s/ca-cert.pem",
-                      credentials_get_dir (credentials));
+                      credentials_get_path (credentials));
 }
 
 GError *
@@ -117,11 +183,22 @@ handshake_error_from_gnutls (gnutls_session_t session, int rc, const Credentials
 GError *
 handshake_error_from_early_end (const Credentials *credentials)
 {
-  g_autofree char *shown = text_escape_name (credentials_get_identity (credentials));
+  const char *how
+      = "it closed the connection right after the TLS handshake, which is how it refuses";
+  const char *identity = credentials_get_identity (credentials);
 
-  return g_error_new (TLS_ERROR, TLS_ERROR_REFUSED,
-                      "it closed the connection right after the TLS handshake, which is how it "
-                      "refuses a certificate: ours (%s) is not allowed there, or it ended: its log "
-                      "tells",
-                      shown);
+  if (identity == NULL)
+    return g_error_new (TLS_ERROR, TLS_ERROR_HUNG_UP,
+                        "%s a client without a certificate: put client-cert.pem and client-key.pem "
+                        "into %s; or it ended: its log tells",
+                        how, credentials_get_path (credentials));
+  g_autofree char *shown = text_escape_name (identity);
+  if (credentials_is_psk (credentials))
+    return g_error_new (TLS_ERROR, TLS_ERROR_HUNG_UP,
+                        "%s a client: TLS-PSK user \"%s\" may not be allowed there, or it ended: "
+                        "its log tells",
+                        how, shown);
+  return g_error_new (
+      TLS_ERROR, TLS_ERROR_HUNG_UP,
+      "%s a certificate: ours (%s) is not allowed there, or it ended: its log tells", how, shown);
 }

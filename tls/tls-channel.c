@@ -5,12 +5,6 @@
 #include "tls/tls-transport.h"
 #include "tls/verify.h"
 
-/* Forward secrecy and AEAD only.  GnuTLS' own order, AES-256 first, stays: with hardware AES a bulk
- * read costs the same CPU time with 128. */
-#define PRIORITY                                                                                   \
-  "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-KX-ALL:+ECDHE-ECDSA:+ECDHE-RSA:+DHE-RSA:"           \
-  "-CIPHER-ALL:+AES-256-GCM:+AES-128-GCM:+CHACHA20-POLY1305:-MAC-ALL:+AEAD:%PROFILE_MEDIUM"
-
 /* How long a peer that is refused has to take the alert: closing at once could destroy it. */
 #define LINGER_MS 500
 #define LINGER_BYTES (1024 * 1024)
@@ -25,8 +19,8 @@ typedef struct
   TlsTransport transport;
   Credentials *credentials;
   gnutls_session_t session;
-  char *name;      /* whom a client wants to reach; NULL for a server */
-  char *identity;  /* once the peer is verified */
+  char *name;      /* whom a client wants to reach; NULL: a server, or TLS-PSK */
+  char *identity;  /* once the peer's certificate is verified */
   GError *refusal; /* of the peer's certificate, by us */
   gnutls_alert_description_t refusal_alert;
   gsize unsent;      /* bytes of the caller in a record that was not sent whole */
@@ -46,7 +40,7 @@ fail_with (TlsChannel *tls, GError *local, GError **error)
 static gboolean
 is_early_end (const TlsChannel *tls, int rc)
 {
-  if (tls->received || tls->name == NULL)
+  if (tls->received || credentials_get_endpoint (tls->credentials) == CREDENTIALS_SERVER)
     return FALSE;
   return rc == GNUTLS_E_PREMATURE_TERMINATION
          || (tls->transport.io_error != NULL
@@ -221,6 +215,8 @@ verify_in_handshake (gnutls_session_t session)
 {
   TlsChannel *tls = gnutls_session_get_ptr (session);
 
+  if (credentials_is_psk (tls->credentials)) /* a certificate proves nothing to us */
+    return GNUTLS_E_CERTIFICATE_ERROR;
   g_free (tls->identity);
   g_clear_error (&tls->refusal);
   tls->identity = verify_peer (session, tls->credentials, tls->base.peer, tls->name,
@@ -232,7 +228,8 @@ static TlsChannel *
 tls_channel_new (Channel *lower, Credentials *credentials, const char *name)
 {
   TlsChannel *tls = g_new0 (TlsChannel, 1);
-  guint side = name != NULL ? GNUTLS_CLIENT | GNUTLS_FORCE_CLIENT_CERT : GNUTLS_SERVER;
+  gboolean server = credentials_get_endpoint (credentials) == CREDENTIALS_SERVER;
+  guint side = server ? GNUTLS_SERVER : GNUTLS_CLIENT | GNUTLS_FORCE_CLIENT_CERT;
 
   tls->base.klass = &tls_channel_class;
   tls->base.fd = lower->fd;
@@ -247,7 +244,7 @@ tls_channel_new (Channel *lower, Credentials *credentials, const char *name)
   gnutls_session_set_verify_function (tls->session, verify_in_handshake);
   tls_transport_init (&tls->transport, tls->session, lower);
   gnutls_handshake_set_timeout (tls->session, GNUTLS_INDEFINITE_TIMEOUT);
-  if (name == NULL)
+  if (server)
     gnutls_certificate_server_set_request (tls->session, GNUTLS_CERT_REQUIRE);
   return tls;
 }
@@ -255,11 +252,8 @@ tls_channel_new (Channel *lower, Credentials *credentials, const char *name)
 static gboolean
 configure_session (TlsChannel *tls, GError **error)
 {
-  int rc = gnutls_priority_set_direct (tls->session, PRIORITY, NULL);
+  int rc = credentials_apply (tls->credentials, tls->session);
 
-  if (rc == 0)
-    rc = gnutls_credentials_set (tls->session, GNUTLS_CRD_CERTIFICATE,
-                                 credentials_get_gnutls (tls->credentials));
   if (rc == 0)
     return TRUE;
   g_set_error (error, TLS_ERROR, TLS_ERROR_HANDSHAKE,
@@ -321,6 +315,15 @@ wait_for_handshake (TlsChannel *tls, Deadline deadline, GError **error)
   return FALSE;
 }
 
+/* Nothing else than what the credentials are for may have come out of the handshake. */
+static gboolean
+is_verified (const TlsChannel *tls)
+{
+  if (credentials_is_psk (tls->credentials))
+    return gnutls_auth_get_type (tls->session) == GNUTLS_CRD_PSK;
+  return tls->identity != NULL;
+}
+
 static gboolean
 handshake (TlsChannel *tls, Deadline deadline, GError **error)
 {
@@ -338,10 +341,9 @@ handshake (TlsChannel *tls, Deadline deadline, GError **error)
       return FALSE;
     }
   tls->transport.handshaking = FALSE;
-  if (tls->identity != NULL)
+  if (is_verified (tls))
     return TRUE;
-  g_set_error (error, TLS_ERROR, TLS_ERROR_UNTRUSTED, "%s: its certificate was not verified",
-               tls->base.peer);
+  g_set_error (error, TLS_ERROR, TLS_ERROR_UNTRUSTED, "%s: it was not verified", tls->base.peer);
   return FALSE;
 }
 
@@ -361,13 +363,15 @@ Channel *
 tls_channel_connect (Channel *lower, Credentials *credentials, const char *name, Deadline deadline,
                      GError **error)
 {
-  g_return_val_if_fail (name != NULL, NULL);
+  g_return_val_if_fail (credentials_get_endpoint (credentials) == CREDENTIALS_CLIENT, NULL);
+  g_return_val_if_fail (name != NULL || credentials_is_psk (credentials), NULL);
   return tls_channel_open (lower, credentials, name, deadline, error);
 }
 
 Channel *
 tls_channel_accept (Channel *lower, Credentials *credentials, Deadline deadline, GError **error)
 {
+  g_return_val_if_fail (credentials_get_endpoint (credentials) == CREDENTIALS_SERVER, NULL);
   return tls_channel_open (lower, credentials, NULL, deadline, error);
 }
 

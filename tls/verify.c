@@ -25,7 +25,7 @@ fail_chain (const Credentials *credentials, const CertificateList *chain, const 
             guint status, GError **error)
 {
   gboolean peer_is_server = credentials_get_endpoint (credentials) == CREDENTIALS_CLIENT;
-  const char *dir = credentials_get_dir (credentials);
+  const char *dir = credentials_get_path (credentials);
   g_autofree char *ca_file = g_build_filename (dir, "ca-cert.pem", NULL);
   g_autofree char *crl_file = g_build_filename (dir, "ca-crl.pem", NULL);
   const CertificateContext context = {
