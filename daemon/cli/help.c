@@ -9,7 +9,23 @@ typedef struct
   const char *words;
   const char *brief;
   const char *summary;
+  const char *description; /* below the options; NULL: nothing */
 } Help;
+
+#define COPY_DESCRIPTION                                                                           \
+  "URI is nbds://HOST[:PORT]/EXPORT or nbds+unix:///EXPORT?socket=PATH, with "                     \
+  "tls-certificates=DIR,\n"                                                                        \
+  "tls-psk-file=FILE (and USER@) or tls-hostname=NAME as parameters, as nbd_connect_uri(3) has\n"  \
+  "them; nbd:// and nbd+unix:// are clear text.  TARGET is a file, a block device, the URI of\n"   \
+  "another NBD server, or null: to throw the data away.\n\n"                                       \
+  "A file is written as TARGET.vmferry-part and gets its name when it is whole; an interrupted\n"  \
+  "copy leaves that and TARGET.vmferry-journal for --resume.\n\n"                                  \
+  "Examples:\n"                                                                                    \
+  "  vmferry copy nbds://hostA:10809/vda /backup/vm1.raw --verify\n"                               \
+  "  vmferry copy nbds://hostA/vda /backup/vm1.qcow2 --target-format qcow2\n"                      \
+  "  vmferry copy nbds://hostA/vda /backup/vm1.raw --bitmap since-monday\n"                        \
+  "  vmferry copy 'nbd+unix:///?socket=/run/export.sock' /dev/vg/restored\n\n"                     \
+  "Exit status: 0 the target is the export; 1 failed; 2 bad usage; 130 cancelled.\n"
 
 static const Help helps[] = {
   { "migrate", "GUEST HOST", "move a running guest to HOST, with its disks",
@@ -29,10 +45,15 @@ static const Help helps[] = {
   { "resolve", "JOB", "decide who owns the guest of a job that needs the operator",
     "Records who owns the guest of a job in the state 'needs-operator'.  Make sure that the guest "
     "doesn't run\nat the other host, then give the same answer at both hosts." },
+  { "copy", "URI TARGET", "copy a disk from an NBD server, over TLS; no agent needed",
+    "Copies the export at URI to TARGET, which afterwards is exactly the same, to the byte: sparse "
+    "where\nit is sparse, verified with --verify, and gone on with by --resume after any "
+    "interruption.",
+    COPY_DESCRIPTION },
 };
 
 static const char *const later[]
-    = { "cutover", "pause", "resume", "forget", "check", "hook", "copy", NULL };
+    = { "cutover", "pause", "resume", "forget", "check", "hook", NULL };
 
 static const Help *
 find (const char *command)
@@ -52,13 +73,14 @@ cli_help_get_program (void)
   for (guint i = 0; i < G_N_ELEMENTS (helps); i++)
     g_string_append_printf (text, "  %-8s %-11s %s\n", helps[i].name, helps[i].words,
                             helps[i].brief);
-  g_string_append (text, "\nEvery command has --help, --version, --socket PATH and --json.\n\n"
-                         "Exit status:\n"
-                         "  0    done\n"
-                         "  1    failed; the guest is at the source, as it was\n"
-                         "  2    bad usage\n"
-                         "  3    needs the operator: who owns the guest can't be told without one\n"
-                         "  130  cancelled\n");
+  g_string_append (
+      text, "\nEvery command has --help, --version and --json, and all but copy --socket PATH.\n\n"
+            "Exit status:\n"
+            "  0    done\n"
+            "  1    failed; the guest is at the source, as it was\n"
+            "  2    bad usage\n"
+            "  3    needs the operator: who owns the guest can't be told without one\n"
+            "  130  cancelled\n");
   return g_string_free (text, FALSE);
 }
 
@@ -74,6 +96,13 @@ cli_help_get_summary (const char *command)
 {
   const Help *help = find (command);
   return help != NULL ? help->summary : NULL;
+}
+
+const char *
+cli_help_get_description (const char *command)
+{
+  const Help *help = find (command);
+  return help != NULL ? help->description : NULL;
 }
 
 gboolean

@@ -11,7 +11,8 @@ typedef enum
   CLI_COMMAND_STATUS,
   CLI_COMMAND_WATCH,
   CLI_COMMAND_CANCEL,
-  CLI_COMMAND_RESOLVE
+  CLI_COMMAND_RESOLVE,
+  CLI_COMMAND_COPY
 } CliCommand;
 
 /* What was typed, checked.  Members that a command doesn't have are zero. */
@@ -34,6 +35,15 @@ typedef struct
   gboolean full_speed;
   gint64 timeout_s; /* 0: not given */
   gboolean detach;
+
+  char *uri;
+  char *target;
+  char *target_format; /* never NULL for `copy` */
+  char *bitmap;        /* NULL: not given */
+  guint n_connections;
+  gboolean resume;
+  gboolean verify;
+  gboolean allow_plaintext;
 
   char *job;   /* a UUID or its beginning; NULL: all */
   char *owner; /* "source", "destination" */

@@ -1,25 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/cli/run.h"
 
+#include "daemon/cli/copy.h"
 #include "daemon/cli/follow.h"
 #include "daemon/cli/report.h"
 #include "daemon/cli/request.h"
+#include "daemon/cli/status.h"
 #include "daemon/cli/text.h"
 #include "qmp/json-args.h"
 
-#include <signal.h>
 #include <string.h>
 #include <unistd.h>
-
-enum
-{
-  EXIT_DONE = 0,
-  EXIT_FAILED = 1,
-  EXIT_USAGE = 2,
-  EXIT_OPERATOR = 3,
-  EXIT_HANGUP = 128 + SIGHUP,
-  EXIT_CANCELLED = 130
-};
 
 typedef struct
 {
@@ -52,7 +43,7 @@ fail (const Run *run, JsonObject *job, const GError *error)
     print_json_result (run, job, error->message);
   gboolean usage = g_error_matches (error, CLI_ERROR, CLI_ERROR_USAGE)
                    || strcmp (json_client_error_class (error), "Usage") == 0;
-  return usage ? EXIT_USAGE : EXIT_FAILED;
+  return usage ? CLI_EXIT_USAGE : CLI_EXIT_FAILED;
 }
 
 static CliFollow *
@@ -117,9 +108,9 @@ follow_job (const Run *run, CliFollow *follow, const char *id)
     case CLI_FOLLOW_NEEDS_OPERATOR:
       return report_end (run, follow);
     case CLI_FOLLOW_INTERRUPTED:
-      return leave_job (run, id, EXIT_CANCELLED);
+      return leave_job (run, id, CLI_EXIT_CANCELLED);
     case CLI_FOLLOW_HANGUP:
-      return leave_job (run, id, EXIT_HANGUP);
+      return leave_job (run, id, CLI_EXIT_HANGUP);
     case CLI_FOLLOW_LOST:
       break;
     }
@@ -151,7 +142,7 @@ run_migrate (const Run *run, CliSession *session)
   if (!run->options->detach)
     return follow_job (run, follow, id);
   print_detached (run, id);
-  return EXIT_DONE;
+  return CLI_EXIT_DONE;
 }
 
 static GPtrArray *
@@ -200,11 +191,11 @@ run_jobs (const Run *run, CliSession *session)
       g_autoptr (JsonObject) all = json_args ("jobs", "a", json_array_ref (array), NULL);
       g_autofree char *line = cli_report_json_line (all);
       print_result (run, line);
-      return EXIT_DONE;
+      return CLI_EXIT_DONE;
     }
   g_autoptr (GPtrArray) jobs = parse_jobs (array);
   print_jobs (run, session, jobs);
-  return EXIT_DONE;
+  return CLI_EXIT_DONE;
 }
 
 static int
@@ -220,12 +211,12 @@ run_status (const Run *run, CliSession *session)
   if (run->options->json)
     {
       print_json_result (run, object, NULL);
-      return EXIT_DONE;
+      return CLI_EXIT_DONE;
     }
   g_autoptr (CliJob) job = cli_job_new (object);
   g_autofree char *status = cli_report_status (job, cli_session_get_host (session));
   print_result (run, status);
-  return EXIT_DONE;
+  return CLI_EXIT_DONE;
 }
 
 static int
@@ -239,9 +230,9 @@ watch_all (const Run *run, CliFollow *follow)
     case CLI_FOLLOW_LOST:
       return fail (run, NULL, error);
     case CLI_FOLLOW_HANGUP:
-      return EXIT_HANGUP;
+      return CLI_EXIT_HANGUP;
     default:
-      return EXIT_CANCELLED;
+      return CLI_EXIT_CANCELLED;
     }
 }
 
@@ -278,8 +269,8 @@ run_cancel (const Run *run, CliSession *session)
   int status = follow_job (run, follow, id);
   const CliJob *job = cli_follow_get_job (follow);
   if (job != NULL && strcmp (job->state, "cancelled") == 0)
-    return EXIT_DONE;
-  return status == EXIT_DONE ? EXIT_FAILED : status;
+    return CLI_EXIT_DONE;
+  return status == CLI_EXIT_DONE ? CLI_EXIT_FAILED : status;
 }
 
 static int
@@ -301,7 +292,7 @@ run_resolve (const Run *run, CliSession *session)
   json_object_set_string_member (object, "owner", owner);
   if (run->options->json)
     print_json_result (run, object, NULL);
-  return EXIT_DONE;
+  return CLI_EXIT_DONE;
 }
 
 /* Takes over `session` where the command follows a job. */
@@ -338,6 +329,8 @@ cli_run (const CliOptions *options, const CliEnvironment *environment)
   gboolean mixed = options->json && isatty (fileno (environment->out));
   gboolean live = cli_terminal_is_capable (environment->err) && !mixed;
   g_autoptr (CliTerminal) terminal = cli_terminal_new (environment->err, live);
+  if (options->command == CLI_COMMAND_COPY)
+    return cli_copy_run (options, environment, terminal);
   const Run run = { options, environment, terminal };
   g_autoptr (GError) error = NULL;
   CliSession *session = cli_session_open (options->socket, &error);
@@ -352,10 +345,10 @@ cli_main (const char *const *argv, const CliEnvironment *environment)
   if (options == NULL)
     {
       fprintf (environment->err, "vmferry: %s\n", error->message);
-      return EXIT_USAGE;
+      return CLI_EXIT_USAGE;
     }
   if (options->info == NULL)
     return cli_run (options, environment);
   fputs (options->info, environment->out);
-  return EXIT_DONE;
+  return CLI_EXIT_DONE;
 }

@@ -137,7 +137,7 @@ test_not_yet (void **state)
   static const char *const options[]
       = { "--connect", "--desturi", "--hold", "--at", "--throttle", "--verify" };
   static const char *const commands[]
-      = { "cutover", "pause", "resume", "forget", "check", "hook", "copy" };
+      = { "cutover", "pause", "resume", "forget", "check", "hook" };
   for (guint i = 0; i < G_N_ELEMENTS (options); i++)
     {
       g_autofree char *text
