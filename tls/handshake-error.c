@@ -150,6 +150,29 @@ error_no_certificate (const Credentials *credentials)
                       credentials_get_path (credentials));
 }
 
+/* As GnuTLS does, without an alert, where it can't serve what a client has. */
+static GError *
+error_closed (const Credentials *credentials)
+{
+  static const char closed[] = "it closed the connection in the TLS handshake";
+  static const char hint[] = "or it ended: its log tells";
+
+  if (credentials_is_psk (credentials))
+    {
+      g_autofree char *user = text_escape_name (credentials_get_identity (credentials));
+
+      return g_error_new (G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED,
+                          "%s: it may have another key of user \"%s\" than %s, or no TLS-PSK, %s",
+                          closed, user, credentials_get_path (credentials), hint);
+    }
+  if (credentials_get_endpoint (credentials) == CREDENTIALS_CLIENT)
+    return g_error_new (G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED,
+                        "%s: it may have no certificate (TLS-PSK?), or no TLS version or cipher in "
+                        "common with us, %s",
+                        closed, hint);
+  return g_error_new_literal (G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED, closed);
+}
+
 GError *
 handshake_error_from_gnutls (gnutls_session_t session, int rc, const Credentials *credentials,
                              const guint8 *first, gsize n)
@@ -158,14 +181,17 @@ handshake_error_from_gnutls (gnutls_session_t session, int rc, const Credentials
     return handshake_error_from_alert (gnutls_alert_get (session), credentials);
   if (n > 0 && first[0] != RECORD_HANDSHAKE && first[0] != RECORD_ALERT)
     return error_plain_text (first, n);
+  if (rc == GNUTLS_E_INSUFFICIENT_CREDENTIALS && credentials_is_psk (credentials))
+    return g_error_new (TLS_ERROR, TLS_ERROR_HANDSHAKE,
+                        "it chose certificates, where we have a pre-shared key: give it the key, "
+                        "too, or use tls-certificates");
 
   switch (rc)
     {
     case GNUTLS_E_PREMATURE_TERMINATION:
     case GNUTLS_E_PULL_ERROR:
     case GNUTLS_E_PUSH_ERROR:
-      return g_error_new (G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED,
-                          "it closed the connection in the TLS handshake");
+      return error_closed (credentials);
     case GNUTLS_E_NO_CERTIFICATE_FOUND:
     case GNUTLS_E_CERTIFICATE_REQUIRED:
       return error_no_certificate (credentials);

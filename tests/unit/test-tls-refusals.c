@@ -346,7 +346,9 @@ test_plain_text (void **state)
   check_bytes ("SSH", 3, TLS_ERROR, TLS_ERROR_HANDSHAKE,
                "hostB: no TLS there: it sent \"SSH\" in clear: check the port, and that TLS is on");
   check_bytes ("", 0, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED,
-               "hostB: it closed the connection in the TLS handshake");
+               "hostB: it closed the connection in the TLS handshake: it may have no certificate "
+               "(TLS-PSK?), or no TLS version or cipher in common with us, or it ended: its log "
+               "tells");
 }
 
 static void
@@ -361,6 +363,41 @@ test_silence (void **state)
   assert_string_equal (error->message, "hostB: timed out in the TLS handshake");
   assert_true (g_error_matches (error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT));
   close (pair[1]);
+}
+
+/* GnuTLS, as a server, closes without an alert where it knows no such key. */
+static void
+test_key_refused (void **state)
+{
+  g_autoptr (PkiDir) key_dir = pki_dir_new ();
+  g_autofree char *file = g_build_filename (key_dir, "keys.psk", NULL);
+  g_autoptr (GError) error = NULL;
+  int pair[2];
+  RawPeer *peer;
+
+  assert_true (g_file_set_contents_full (file, "alice:00112233445566778899aabbccddeeff\n", -1,
+                                         G_FILE_SET_CONTENTS_NONE, 0600, NULL));
+  g_autoptr (Credentials) credentials = credentials_load_psk (file, "alice", &error);
+  assert_non_null (credentials);
+  assert_int_equal (socketpair (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+  shutdown (pair[1], SHUT_WR);
+  assert_null (
+      tls_channel_connect (channel_new_fd (pair[0], "hostB"), credentials, NULL, soon (), &error));
+  g_autofree char *expected = g_strdup_printf (
+      "hostB: it closed the connection in the TLS handshake: it may have another "
+      "key of user \"alice\" than %s, or no TLS-PSK, or it ended: its log tells",
+      file);
+  assert_string_equal (error->message, expected);
+  assert_true (g_error_matches (error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED));
+  close (pair[1]);
+
+  g_clear_error (&error);
+  Channel *lower = connect_raw (&(RawPeerPlan){ .is_server = TRUE, .dir = dir }, &peer);
+  assert_null (tls_channel_connect (lower, credentials, NULL, soon (), &error));
+  assert_error (error, TLS_ERROR_HANDSHAKE,
+                "hostB: it chose certificates, where we have a pre-shared key: give it the key, "
+                "too, or use tls-certificates");
+  raw_peer_join (peer);
 }
 
 /* ---- who refuses us ---- */
@@ -495,7 +532,7 @@ main (void)
     cmocka_unit_test (test_old_versions),      cmocka_unit_test (test_plain_text),
     cmocka_unit_test (test_silence),           cmocka_unit_test (test_refused_by_ca),
     cmocka_unit_test (test_refused_by_list),   cmocka_unit_test (test_refused_without_a_word),
-    cmocka_unit_test (test_refused_by_client),
+    cmocka_unit_test (test_refused_by_client), cmocka_unit_test (test_key_refused),
   };
 
   return cmocka_run_group_tests_name ("tls-refusals", tests, set_up, tear_down);
