@@ -186,6 +186,16 @@ run_fail (CopyRun *run, GError **error)
     }
 }
 
+/* The same words, whoever saw it first. */
+static void
+name_cancelling (GError *error)
+{
+  if (!g_error_matches (error, G_IO_ERROR, G_IO_ERROR_CANCELLED))
+    return;
+  g_free (error->message);
+  error->message = g_strdup ("cancelled");
+}
+
 static void
 run_clear (CopyRun *run)
 {
@@ -211,6 +221,7 @@ copy_run (Copy *copy, void (*note) (gpointer user_data, const char *text), gpoin
   good = run_phases (&run, &local);
   if (!good)
     {
+      name_cancelling (local);
       run_fail (&run, &local);
       g_propagate_error (error, local);
     }
