@@ -18,7 +18,8 @@ dir=$(mktemp -d "${TMPDIR:-/tmp}/vmferry-copy.XXXXXX")
 server=
 copy=
 clean_up() {
-    for pid in $copy $server; do kill -9 "$pid" 2>/dev/null && wait "$pid" 2>/dev/null || :; done
+    for pid in $copy $server; do kill -9 "$pid" 2>/dev/null || :; done
+    wait 2>/dev/null || :
     rm -rf "$dir"
 }
 trap clean_up EXIT
