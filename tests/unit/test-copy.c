@@ -553,6 +553,7 @@ test_copy_cancelled (void **state)
   world_stop_serving (world);
   assert_true (g_error_matches (error, G_IO_ERROR, G_IO_ERROR_CANCELLED));
   assert_non_null (strstr (error->message, "--resume goes on with it"));
+  assert_true (g_str_has_prefix (error->message, "cancelled; "));
   world->copy.rate = 0;
   world->copy.resume = TRUE;
   copy_whole (world);
