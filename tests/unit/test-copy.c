@@ -574,6 +574,8 @@ run_and_die (World *world, gulong delay_us)
       sigset_t none;
 
       sigemptyset (&none);
+      /* Children of one process would all make the same UUID, and so the same temporary files. */
+      g_random_set_seed ((guint32)getpid ());
       world_serve (world);
       if (fork () == 0)
         {
