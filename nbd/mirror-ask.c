@@ -33,6 +33,7 @@ pass_submit (MirrorPass *pass, guint16 command, guint16 flags, guint64 offset, g
   if (command == NBD_CMD_READ)
     {
       own->request.take_data = request_take_data;
+      own->asked_at = g_get_monotonic_time ();
       own->piece = settle_line_begin (pass->line, offset);
       pass->read_cost += cost;
       pass->n_reads++;
@@ -44,14 +45,21 @@ pass_submit (MirrorPass *pass, guint16 command, guint16 flags, guint64 offset, g
   nbd_client_submit (pass->spec.client, &own->request);
 }
 
-/* Status replies and reads together stay below what the server's socket can hold, so that it never
- * has to wait for us.  One request is always allowed. */
+static guint64
+pass_get_in_flight (const MirrorPass *pass)
+{
+  return pass->spec.flight != NULL ? pass->spec.flight->bytes : pass->spec.state->in_flight;
+}
+
+/* Status replies and reads together stay below what the socket of a QEMU whose guest runs can hold,
+ * so that it never has to wait for us; who learns what is best has another server.  One request is
+ * always allowed. */
 static gboolean
 pass_has_room (const MirrorPass *pass, gsize cost)
 {
   gsize all = pass->read_cost + pass->status_cost;
 
-  return all == 0 || all + cost <= MIRROR_MAX_IN_FLIGHT;
+  return all == 0 || all + cost <= MAX (MIRROR_MAX_IN_FLIGHT, pass_get_in_flight (pass));
 }
 
 void
@@ -106,7 +114,7 @@ pass_may_read (MirrorPass *pass, guint32 length)
 
   pass->limited_until = 0;
   if (pass->n_reads > 0
-      && (pass->n_reads >= MAX_READS || pass->read_cost + cost > pass->spec.state->in_flight))
+      && (pass->n_reads >= MAX_READS || pass->read_cost + cost > pass_get_in_flight (pass)))
     return FALSE;
   /* A query that waits comes first: reads would take its room for ever. */
   if (pass->has_query && pass->n_reads > 0)

@@ -40,6 +40,7 @@ typedef struct
   gsize cost;
   BufferPool *pool;
   SettlePiece *piece;
+  gint64 asked_at; /* READ; monotonic (us) */
 } PassRequest;
 
 /* Sends the queries that there is room for now. */

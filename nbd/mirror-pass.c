@@ -40,6 +40,9 @@ pass_on_read (MirrorPass *pass, const PassRequest *own, GError **error)
 
   pass->read_cost -= own->cost;
   pass->n_reads--;
+  if (pass->spec.flight != NULL)
+    in_flight_answered (pass->spec.flight, request->length,
+                        g_get_monotonic_time () - own->asked_at);
   state->read_bytes += request->length - request->hole_bytes;
   state->zero_bytes += request->hole_bytes;
   if (!mirror_store_data (&pass->spec, request, error))

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "nbd/client.h"
+#include "nbd/in-flight.h"
 #include "nbd/rate-limit.h"
 #include "nbd/target.h"
 #include "nbd/work-list.h"
@@ -62,7 +63,9 @@ typedef struct
    * the server's minimum. */
   guint32 block;
   guint32 request_size; /* of a read, unless the server's preferred block is larger; 0: the usual */
-  gboolean zeroed;      /* the target holds nothing but zeroes there: holes are left alone */
+  /* What may be under way, and learns from what comes; NULL: state->in_flight says it. */
+  InFlight *flight;
+  gboolean zeroed; /* the target holds nothing but zeroes there: holes are left alone */
   const MirrorObserver *observer; /* may be NULL */
   gpointer user_data;
   gint64 timeout_ms;

@@ -4,6 +4,9 @@
 
 /* Twice what a pass asks for while a guest waits for its disk: fewer trips through the server. */
 #define REQUEST_SIZE (512 * 1024)
+/* QEMU keeps the memory of so many of them from one to the next; with more, or larger ones, it
+ * fetches each page anew. */
+#define FIRST_IN_FLIGHT (4 * REQUEST_SIZE)
 /* Between attempts to connect; doubled each time. */
 #define MIN_PAUSE_MS 100
 #define MAX_PAUSE_MS 1000
@@ -12,10 +15,11 @@
 #define MIN_ATTEMPT_MS 5000
 
 void
-pull_worker_init (PullWorker *worker, Pull *pull, NbdClient *client)
+pull_worker_init (PullWorker *worker, Pull *pull, NbdClient *client, guint64 max_in_flight)
 {
   worker->pull = pull;
   worker->client = client;
+  in_flight_init (&worker->flight, FIRST_IN_FLIGHT, max_in_flight);
   worker->memo.beyond = g_array_new (FALSE, FALSE, sizeof (WorkRange));
 }
 
@@ -74,6 +78,7 @@ worker_pass (PullWorker *worker, GError **error)
           .end = worker->range.end,
           .block = pull->block,
           .request_size = REQUEST_SIZE,
+          .flight = &worker->flight,
           .zeroed = pull->zeroed,
           .observer = &observer,
           .user_data = worker,

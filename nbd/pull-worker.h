@@ -38,10 +38,11 @@ typedef struct
   NbdClient *client; /* NULL: not connected */
   WorkRange range;
   MirrorPassMemo memo;
+  InFlight flight;
 } PullWorker;
 
-/* Takes `client` over; NULL: it connects by itself. */
-void pull_worker_init (PullWorker *worker, Pull *pull, NbdClient *client);
+/* Takes `client` over; NULL: it connects by itself.  `max_in_flight`: bytes. */
+void pull_worker_init (PullWorker *worker, Pull *pull, NbdClient *client, guint64 max_in_flight);
 void pull_worker_clear (PullWorker *worker);
 /* Until there is no more to do. */
 gboolean pull_worker_run (PullWorker *worker, GError **error);

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "nbd/pull.h"
-#include "nbd/mirror.h"
 #include "nbd/nbd-error.h"
 #include "nbd/pull-worker.h"
-
-#define ALL_IN_FLIGHT (32u * 1024 * 1024)
 
 /* What the workers share */
 
@@ -99,10 +96,9 @@ pull_run_workers (Pull *pull, NbdClient *first)
   g_autoptr (GPtrArray) threads = g_ptr_array_new ();
   g_autofree PullWorker *workers = g_new0 (PullWorker, n);
 
-  pull->spec->state->in_flight = MIN (MIRROR_MAX_IN_FLIGHT, ALL_IN_FLIGHT / n);
   for (guint i = 0; i < n; i++)
     {
-      pull_worker_init (&workers[i], pull, i == 0 ? first : NULL);
+      pull_worker_init (&workers[i], pull, i == 0 ? first : NULL, PULL_MAX_IN_FLIGHT / n);
       g_ptr_array_add (threads, g_thread_new ("pull", pull_thread, &workers[i]));
     }
   for (guint i = 0; i < n; i++)

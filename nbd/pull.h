@@ -12,6 +12,9 @@
  * where that is larger; so must the ranges of the work list. */
 #define PULL_BLOCK 4096
 
+/* Bytes that are asked for and not answered, of all connections (up to 16) together. */
+#define PULL_MAX_IN_FLIGHT (32u * 1024 * 1024)
+
 typedef struct
 {
   const NbdDialer *dialer;

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/copy/copy-private.h"
 
-#include "nbd/mirror.h"
 #include "nbd/protocol.h"
 
 #define MIB (G_GUINT64_CONSTANT (1024) * 1024)
 /* What a crash may cost, data that was under way included. */
 #define MAX_BEYOND (64 * MIB)
-/* pull_run () has no more under way. */
-#define MAX_UNDER_WAY (32 * MIB)
 #define MIN_WINDOW (8 * MIB)
 #define DUE_BYTES (16 * MIB)
 #define DUE_US (2 * G_USEC_PER_SEC)
@@ -200,7 +197,7 @@ pull_get_window (const Pull *pull)
 {
   guint64 segments
       = pull->run->digest != NULL ? pull->n_connections * pull_get_unit (pull->run) : 0;
-  guint64 other = MIN (pull->n_connections * MIRROR_MAX_IN_FLIGHT, MAX_UNDER_WAY) + segments;
+  guint64 other = PULL_MAX_IN_FLIGHT + segments;
 
   return other + MIN_WINDOW < MAX_BEYOND ? MAX_BEYOND - other : MIN_WINDOW;
 }
