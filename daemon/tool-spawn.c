@@ -67,6 +67,9 @@ run_child (const ToolSpawn *spawn, pid_t parent, int failure_fd)
   signal (SIGPIPE, SIG_DFL);
   setrlimit (RLIMIT_CORE, &none);
   prctl (PR_SET_PDEATHSIG, SIGKILL);
+  /* Ctrl-C and the end of a terminal are for us to judge: a writer that died of them with us would
+   * leave its image half done. */
+  setsid ();
   /* It may have died before that call. */
   if (getppid () == parent && arrange_fds (spawn, &failure_fd) && chdir ("/") == 0)
     {

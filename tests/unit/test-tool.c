@@ -112,6 +112,16 @@ test_too_much (void **state)
   assert_in_range (strlen (error->message), 1, 1100);
 }
 
+/* What a terminal sends to the group of its foreground reaches us alone. */
+static void
+test_session (void **state)
+{
+  g_autoptr (Tool) tool = spawn_shell ("exec sleep 1000");
+
+  assert_int_equal (getsid (tool_get_pid (tool)), tool_get_pid (tool));
+  assert_int_equal (getpgid (tool_get_pid (tool)), tool_get_pid (tool));
+}
+
 static void
 test_deadline (void **state)
 {
@@ -212,6 +222,7 @@ main (void)
     cmocka_unit_test (test_not_installed),
     cmocka_unit_test (test_not_executable),
     cmocka_unit_test (test_too_much),
+    cmocka_unit_test (test_session),
     cmocka_unit_test (test_deadline),
     cmocka_unit_test (test_stop),
     cmocka_unit_test (test_descriptors),
