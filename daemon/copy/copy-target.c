@@ -337,6 +337,8 @@ copy_target_create (CopyTarget *target, CopyIdentity *ret_identity, GError **err
 NbdTarget *
 copy_target_reopen (CopyTarget *target, const CopyIdentity *identity, GError **error)
 {
+  g_autoptr (GError) local = NULL;
+
   if (target->fd < 0)
     {
       g_set_error (error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "%s: the earlier copy's file is gone",
@@ -346,9 +348,16 @@ copy_target_reopen (CopyTarget *target, const CopyIdentity *identity, GError **e
   if (!target_compare (target, identity, error))
     return NULL;
   target->proven = TRUE;
-  if (!start_writer (target, error))
-    return NULL;
-  return target->writer;
+  if (start_writer (target, &local))
+    return target->writer;
+  /* Whatever it is that is not there now (a tool, a directory): what was copied is. */
+  if (!g_error_matches (local, G_IO_ERROR, G_IO_ERROR_CANCELLED))
+    {
+      local->domain = G_IO_ERROR;
+      local->code = G_IO_ERROR_FAILED;
+    }
+  g_propagate_error (error, g_steal_pointer (&local));
+  return NULL;
 }
 
 /* ---- the end ---- */

@@ -54,7 +54,9 @@ gboolean copy_target_has_remains (const CopyTarget *target);
  * owner of the file that it will replace, or 0666 & ~umask), or opens what is written in place.
  * `ret_identity`: what to journal, with a new UUID; clear with copy_identity_clear (). */
 NbdTarget *copy_target_create (CopyTarget *target, CopyIdentity *ret_identity, GError **error);
-/* Goes on: opens what is there, if it is what `identity` says.  The error says what differs. */
+/* Goes on: opens what is there, if it is what `identity` says.  The error says what differs;
+ * G_IO_ERROR_NOT_FOUND and G_IO_ERROR_INVALID_DATA mean that there is nothing to go on with, any
+ * other that it can't be written now. */
 NbdTarget *copy_target_reopen (CopyTarget *target, const CopyIdentity *identity, GError **error);
 
 /* After a flush: closes the writer, waits for qemu-nbd, makes the file as long as the export,

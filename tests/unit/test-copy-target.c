@@ -162,6 +162,34 @@ test_reopen_another (void **state)
   copy_identity_clear (&identity);
 }
 
+/* A tool that is missing today is no reason to throw a copy away. */
+static void
+test_reopen_without_tool (void **state)
+{
+  Place *place = *state;
+  g_autofree char *tool = g_find_program_in_path ("qemu-nbd");
+  g_autofree char *path = g_strdup (g_getenv ("PATH"));
+  CopyTargetSpec spec
+      = { .text = place->path, .format = "qcow2", .size = 2 << 20, .timeout_ms = 20000 };
+  g_autoptr (GError) error = NULL;
+  CopyTarget *target = NULL;
+  CopyIdentity identity;
+
+  if (tool == NULL)
+    skip ();
+  target = copy_target_find (&spec, NULL);
+  assert_non_null (copy_target_create (target, &identity, NULL));
+  copy_target_free (target);
+  target = copy_target_find (&spec, NULL);
+  g_setenv ("PATH", place->dir, TRUE);
+  assert_null (copy_target_reopen (target, &identity, &error));
+  g_setenv ("PATH", path, TRUE);
+  assert_true (g_error_matches (error, G_IO_ERROR, G_IO_ERROR_FAILED));
+  assert_non_null (strstr (error->message, "qemu-nbd is not installed"));
+  copy_target_free (target);
+  copy_identity_clear (&identity);
+}
+
 static void
 test_busy (void **state)
 {
@@ -288,6 +316,7 @@ main (void)
     TEST (test_replace),
     TEST (test_reopen),
     TEST (test_reopen_another),
+    TEST (test_reopen_without_tool),
     TEST (test_busy),
     TEST (test_refuse_link),
     TEST (test_refuse_part_link),
