@@ -124,7 +124,8 @@ pull_make_checkpoint (Pull *pull, GError **error)
   return TRUE;
 }
 
-/* While the thread copies. */
+/* While the thread copies.  Without a journal, too: all that a server has taken in hours may be
+ * more than it can write out in the time that it is given for a flush. */
 static gboolean
 pull_keep_checkpoints (Pull *pull, GError **error)
 {
@@ -146,11 +147,9 @@ pull_keep_checkpoints (Pull *pull, GError **error)
 static gboolean
 pull_coordinate (Pull *pull, GError **error)
 {
-  gboolean kept = TRUE;
   GThread *thread = g_thread_new ("copy", pull_thread, pull);
+  gboolean kept = pull_keep_checkpoints (pull, error);
 
-  if (pull->run->checkpoint != NULL)
-    kept = pull_keep_checkpoints (pull, error);
   if (!kept)
     g_cancellable_cancel (pull->stop);
   g_thread_join (thread);

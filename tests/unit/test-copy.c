@@ -28,7 +28,9 @@ typedef struct
   guint8 *data;
   guint8 *state;
   FakeNbdSpec spec;
-  gboolean once; /* the fault is for the first client alone */
+  gboolean once;   /* the fault is for the first client alone */
+  guint8 *sink;    /* what the second client writes to; NULL: `data` */
+  guint n_flushes; /* of the second client, at the end of the last run */
   char *dir;
   char *socket;
   char *uri;
@@ -57,6 +59,8 @@ serve_thread (gpointer user_data)
       assert_true (fd >= 0);
       if (world->once && world->fakes->len > 0)
         spec->fault = FAKE_HONEST;
+      if (world->sink != NULL && world->fakes->len == 1)
+        spec->data = world->sink;
       g_ptr_array_add (world->fakes, fake_nbd_new_fd (spec, fd));
       g_object_weak_ref (G_OBJECT (world->stop), (GWeakNotify)(void (*) (void))g_free, spec);
     }
@@ -83,6 +87,8 @@ world_stop_serving (World *world)
 {
   g_cancellable_cancel (world->stop);
   g_thread_join (world->thread);
+  if (world->fakes->len > 1)
+    world->n_flushes = fake_nbd_get_n (world->fakes->pdata[1], NBD_CMD_FLUSH);
   g_ptr_array_unref (world->fakes);
   g_object_unref (world->stop);
   close (world->listener);
@@ -279,6 +285,22 @@ test_copy_to_null (void **state)
   world->copy.target = "null:";
   assert_true (world_copy (world, &error));
   assert_int_equal (world->progress.done_bytes, SIZE);
+}
+
+/* What a server has not written out yet stays small. */
+static void
+test_copy_to_server (void **state)
+{
+  World *world = *state;
+  g_autofree guint8 *sink = g_malloc0 (SIZE);
+  g_autoptr (GError) error = NULL;
+
+  world->sink = sink;
+  world->copy.target = world->uri;
+  world->copy.rate = 6 * MIB;
+  assert_true (world_copy (world, &error));
+  assert_memory_equal (sink, world->data, SIZE);
+  assert_in_range (world->n_flushes, 2, 100);
 }
 
 static void
@@ -619,6 +641,7 @@ main (void)
     cmocka_unit_test_setup_teardown (test_copy_simple_server, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_empty, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_to_null, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_copy_to_server, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_usage, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_fails_at_once, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_resumes, setup, teardown),
