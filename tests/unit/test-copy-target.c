@@ -4,13 +4,18 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <glib/gstdio.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "daemon/copy/copy-target.h"
 
+#define LEN (4u << 20)
 #define SIZE 70001 /* odd, and no multiple of a page */
 
 typedef struct
@@ -277,6 +282,52 @@ test_check (void **state)
   assert_false (copy_target_check ("null:", "raw", TRUE, NULL));
 }
 
+static guint
+count_cached_pages (const char *path, gsize len)
+{
+  gsize n = len / (gsize)sysconf (_SC_PAGESIZE);
+  g_autofree guchar *cached = g_malloc (n);
+  int fd = open (path, O_RDONLY);
+  void *map = mmap (NULL, len, PROT_READ, MAP_SHARED, fd, 0);
+  guint found = 0;
+
+  assert_true (map != MAP_FAILED);
+  assert_int_equal (mincore (map, len, cached), 0);
+  for (gsize i = 0; i < n; i++)
+    found += cached[i] & 1;
+  munmap (map, len);
+  close (fd);
+  return found;
+}
+
+/* What is read back after this comes from the storage. */
+static void
+test_drop_cache (void **state)
+{
+  Place *place = *state;
+  g_autofree char *tool = g_find_program_in_path ("qemu-nbd");
+  g_autofree char *data = g_malloc (LEN);
+  CopyTargetSpec spec
+      = { .text = place->path, .format = "qcow2", .size = LEN, .timeout_ms = 20000 };
+  g_autoptr (CopyTarget) target = NULL;
+  struct statfs system;
+  CopyIdentity identity;
+  NbdTarget *writer;
+
+  if (tool == NULL || statfs (place->dir, &system) < 0 || system.f_type == TMPFS_MAGIC)
+    skip ();
+  memset (data, 'x', LEN);
+  target = copy_target_find (&spec, NULL);
+  writer = copy_target_create (target, &identity, NULL);
+  assert_non_null (writer);
+  copy_identity_clear (&identity);
+  assert_true (writer->klass->write (writer, data, LEN, 0, NULL));
+  assert_true (writer->klass->flush (writer, NULL));
+  assert_true (count_cached_pages (place->part, LEN) > LEN / 4096 / 2);
+  copy_target_drop_cache (target);
+  assert_int_equal (count_cached_pages (place->part, LEN), 0);
+}
+
 /* Whatever qemu-img makes of the size, the copy ends with the export. */
 static void
 test_formats (void **state)
@@ -323,6 +374,7 @@ main (void)
     TEST (test_refuse_pipe),
     TEST (test_refuse_directory),
     TEST (test_keep_foreign_part),
+    TEST (test_drop_cache),
     TEST (test_formats),
     cmocka_unit_test (test_check),
   };
