@@ -45,7 +45,7 @@ journal_create (const char *state_dir, const char *job, GError **error)
   if (!journal_sync_parent (dir, error))
     return NULL;
   path = get_path (state_dir, job);
-  return journal_create_at (path, error);
+  return journal_create_at (-1, path, error);
 }
 
 Journal *
@@ -58,7 +58,7 @@ journal_open (const char *state_dir, const char *job, GPtrArray **ret_records, G
   if (!check_job (job, error))
     return NULL;
   path = get_path (state_dir, job);
-  journal = journal_open_at (path, ret_records, &local);
+  journal = journal_open_at (-1, path, ret_records, &local);
   if (journal != NULL)
     return journal;
   if (g_error_matches (local, G_IO_ERROR, G_IO_ERROR_INVALID_DATA))

@@ -3,10 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <glib/gstdio.h>
 
 #include "daemon/fail.h"
 #include "daemon/journal-text.h"
@@ -17,8 +16,9 @@
 struct Journal
 {
   GMutex lock;
-  char *path;
-  int fd;
+  char *path;      /* for messages; its last component is the name in `dir` */
+  int dir;         /* O_PATH */
+  int fd;          /* -1: not open yet */
   off_t end;       /* of the last whole record */
   gboolean broken; /* what is on the disk is not known any more */
 };
@@ -37,15 +37,43 @@ journal_sync_parent (const char *path, GError **error)
   return good;
 }
 
+/* Nothing is open yet but the directory: every name is looked up in that one from now on. */
 static Journal *
-journal_new (const char *path, int fd)
+journal_new (int dir, const char *path, GError **error)
 {
-  Journal *journal = g_new0 (Journal, 1);
+  g_autofree char *parent = g_path_get_dirname (path);
+  g_autoptr (Journal) journal = g_new0 (Journal, 1);
 
   g_mutex_init (&journal->lock);
   journal->path = g_strdup (path);
-  journal->fd = fd;
-  return journal;
+  journal->fd = -1;
+  journal->dir = dir >= 0 ? fcntl (dir, F_DUPFD_CLOEXEC, 0)
+                          : open (parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (journal->dir >= 0)
+    return g_steal_pointer (&journal);
+  fail_errno (path, "cannot open the directory of the journal", error);
+  return NULL;
+}
+
+static const char *
+get_name (const Journal *journal)
+{
+  const char *slash = strrchr (journal->path, '/');
+
+  return slash != NULL ? slash + 1 : journal->path;
+}
+
+static gboolean
+sync_dir (Journal *journal, GError **error)
+{
+  int fd = openat (journal->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  gboolean good = fd >= 0 && fsync (fd) == 0;
+
+  if (!good)
+    fail_errno (journal->path, "cannot make the journal's name durable", error);
+  if (fd >= 0)
+    close (fd);
+  return good;
 }
 
 void
@@ -53,33 +81,33 @@ journal_free (Journal *journal)
 {
   if (journal == NULL)
     return;
-  close (journal->fd);
+  if (journal->fd >= 0)
+    close (journal->fd);
+  if (journal->dir >= 0)
+    close (journal->dir);
   g_mutex_clear (&journal->lock);
   g_free (journal->path);
   g_free (journal);
 }
 
-static int
-open_new (const char *path, GError **error)
+static gboolean
+create_file (Journal *journal, const char *name, GError **error)
 {
-  int fd = open (path, O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-
-  if (fd < 0)
-    fail_errno (path, "cannot create the journal", error);
-  return fd;
+  journal->fd = openat (journal->dir, name,
+                        O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+  return journal->fd >= 0 || fail_errno (journal->path, "cannot create the journal", error);
 }
 
 Journal *
-journal_create_at (const char *path, GError **error)
+journal_create_at (int dir, const char *path, GError **error)
 {
-  int fd = open_new (path, error);
-  g_autoptr (Journal) journal = fd >= 0 ? journal_new (path, fd) : NULL;
+  g_autoptr (Journal) journal = journal_new (dir, path, error);
 
-  if (journal == NULL)
+  if (journal == NULL || !create_file (journal, get_name (journal), error))
     return NULL;
-  if (!journal_sync_parent (path, error))
+  if (!sync_dir (journal, error))
     {
-      g_unlink (path);
+      unlinkat (journal->dir, get_name (journal), 0);
       return NULL;
     }
   return g_steal_pointer (&journal);
@@ -140,21 +168,23 @@ check_ours (int fd, const char *path, GError **error)
 }
 
 Journal *
-journal_open_at (const char *path, GPtrArray **ret_records, GError **error)
+journal_open_at (int dir, const char *path, GPtrArray **ret_records, GError **error)
 {
-  g_autoptr (Journal) journal = NULL;
+  g_autoptr (Journal) journal = journal_new (dir, path, error);
   g_autoptr (GPtrArray) records = NULL;
   g_autoptr (GString) text = g_string_new (NULL);
   gsize end;
-  int fd = open (path, O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 
-  if (fd < 0)
+  if (journal == NULL)
+    return NULL;
+  journal->fd = openat (journal->dir, get_name (journal),
+                        O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (journal->fd < 0)
     {
       fail_errno (path, "cannot open the journal", error);
       return NULL;
     }
-  journal = journal_new (path, fd);
-  if (!check_ours (fd, path, error) || !read_all (fd, path, text, error))
+  if (!check_ours (journal->fd, path, error) || !read_all (journal->fd, path, text, error))
     return NULL;
   records = journal_text_decode (path, text->str, text->len, &end, error);
   if (records == NULL)
@@ -253,25 +283,23 @@ write_records (Journal *journal, const GPtrArray *records, GError **error)
   return TRUE;
 }
 
-/* A new file with `records` in it, durable, but for its name. */
+/* A new file of that name with `records` in it, durable, but for its name. */
 static Journal *
-make_new (const char *path, const GPtrArray *records, GError **error)
+make_new (Journal *old, const char *name, const GPtrArray *records, GError **error)
 {
   g_autoptr (Journal) journal = NULL;
-  int fd;
 
-  if (g_unlink (path) < 0 && errno != ENOENT)
+  if (unlinkat (old->dir, name, 0) < 0 && errno != ENOENT)
     {
-      fail_errno (path, "cannot remove what a crash left", error);
+      fail_errno (old->path, "cannot remove what a crash left beside it", error);
       return NULL;
     }
-  fd = open_new (path, error);
-  if (fd < 0)
+  journal = journal_new (old->dir, old->path, error);
+  if (journal == NULL || !create_file (journal, name, error))
     return NULL;
-  journal = journal_new (path, fd);
   if (!write_records (journal, records, error))
     {
-      g_unlink (path);
+      unlinkat (old->dir, name, 0);
       return NULL;
     }
   return g_steal_pointer (&journal);
@@ -280,24 +308,24 @@ make_new (const char *path, const GPtrArray *records, GError **error)
 gboolean
 journal_rewrite (Journal *journal, const GPtrArray *records, GError **error)
 {
-  g_autofree char *path = g_strconcat (journal->path, NEW_SUFFIX, NULL);
+  g_autofree char *name = g_strconcat (get_name (journal), NEW_SUFFIX, NULL);
   G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&journal->lock);
-  g_autoptr (Journal) made = make_new (path, records, error);
+  g_autoptr (Journal) made = make_new (journal, name, records, error);
   int old = journal->fd;
 
   if (made == NULL)
     return FALSE;
-  if (g_rename (path, journal->path) < 0)
+  if (renameat (journal->dir, name, journal->dir, get_name (journal)) < 0)
     {
       fail_errno (journal->path, "cannot put the new journal in its place", error);
-      g_unlink (path);
+      unlinkat (journal->dir, name, 0);
       return FALSE;
     }
   journal->fd = made->fd;
   journal->end = made->end;
   journal->broken = FALSE;
   made->fd = old;
-  return journal_sync_parent (journal->path, error);
+  return sync_dir (journal, error);
 }
 
 guint64
@@ -311,11 +339,11 @@ journal_get_size (Journal *journal)
 gboolean
 journal_remove (Journal *journal, GError **error)
 {
-  g_autofree char *made = g_strconcat (journal->path, NEW_SUFFIX, NULL);
+  g_autofree char *made = g_strconcat (get_name (journal), NEW_SUFFIX, NULL);
   G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&journal->lock);
 
-  g_unlink (made);
-  if (g_unlink (journal->path) < 0 && errno != ENOENT)
+  unlinkat (journal->dir, made, 0);
+  if (unlinkat (journal->dir, get_name (journal), 0) < 0 && errno != ENOENT)
     return fail_errno (journal->path, "cannot remove the journal", error);
-  return journal_sync_parent (journal->path, error);
+  return sync_dir (journal, error);
 }

@@ -10,12 +10,13 @@
  * any other damage is an error.  An append that fails leaves nothing behind.  Thread-safe. */
 typedef struct Journal Journal;
 
-/* Creates it (O_EXCL) and makes the directory entry durable. */
-Journal *journal_create_at (const char *path, GError **error);
+/* Creates it (O_EXCL) and makes the directory entry durable.  `dir` is the directory of `path` (may
+ * be O_PATH; borrowed), however that may be reached later; -1: as `path` says now. */
+Journal *journal_create_at (int dir, const char *path, GError **error);
 /* Opens an existing one and reads all records: `ret_records` gets JsonObject pointers, oldest first
  * (unref'ed with the array).  It must be a regular file of this user or of root, with no other
  * name: G_IO_ERROR_PERMISSION_DENIED.  Damage is G_IO_ERROR_INVALID_DATA. */
-Journal *journal_open_at (const char *path, GPtrArray **ret_records, GError **error);
+Journal *journal_open_at (int dir, const char *path, GPtrArray **ret_records, GError **error);
 void journal_free (Journal *journal);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (Journal, journal_free)
 

@@ -42,13 +42,13 @@ checkpoint_resume (Checkpoint *checkpoint, const CheckpointHeader *header, CopyS
 }
 
 Checkpoint *
-checkpoint_create (const char *path, const CheckpointHeader *header, CopySamples *samples,
+checkpoint_create (int dir, const char *path, const CheckpointHeader *header, CopySamples *samples,
                    NbdDigest *digest, GError **error)
 {
   g_autoptr (Checkpoint) checkpoint = g_new0 (Checkpoint, 1);
   g_autoptr (JsonObject) record = checkpoint_encode_header (header);
 
-  checkpoint->journal = journal_create_at (path, error);
+  checkpoint->journal = journal_create_at (dir, path, error);
   if (checkpoint->journal == NULL)
     return NULL;
   checkpoint_resume (checkpoint, header, samples, digest);
@@ -62,13 +62,13 @@ checkpoint_create (const char *path, const CheckpointHeader *header, CopySamples
 }
 
 Checkpoint *
-checkpoint_open (const char *path, CheckpointState **ret_state, GError **error)
+checkpoint_open (int dir, const char *path, CheckpointState **ret_state, GError **error)
 {
   g_autoptr (Checkpoint) checkpoint = g_new0 (Checkpoint, 1);
   g_autoptr (GPtrArray) records = NULL;
   CheckpointState *state;
 
-  checkpoint->journal = journal_open_at (path, &records, error);
+  checkpoint->journal = journal_open_at (dir, path, &records, error);
   if (checkpoint->journal == NULL)
     return NULL;
   state = checkpoint_state_decode (path, records, error);

@@ -9,12 +9,14 @@
  * to one thread; what it takes samples and digests from may be used by others meanwhile. */
 typedef struct Checkpoint Checkpoint;
 
-/* A new journal, with its header durable.  `samples` and `digest` (NULL: none) are borrowed. */
-Checkpoint *checkpoint_create (const char *path, const CheckpointHeader *header,
+/* A new journal, with its header durable.  `dir` and `path` as journal_create_at () has them;
+ * `samples` and `digest` (NULL: none) are borrowed. */
+Checkpoint *checkpoint_create (int dir, const char *path, const CheckpointHeader *header,
                                CopySamples *samples, NbdDigest *digest, GError **error);
 /* An earlier run's.  G_IO_ERROR_NOT_FOUND where there is none, G_IO_ERROR_INVALID_DATA where it is
  * damaged, G_IO_ERROR_PERMISSION_DENIED where it isn't ours: the text says how. */
-Checkpoint *checkpoint_open (const char *path, CheckpointState **ret_state, GError **error);
+Checkpoint *checkpoint_open (int dir, const char *path, CheckpointState **ret_state,
+                             GError **error);
 void checkpoint_free (Checkpoint *checkpoint);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (Checkpoint, checkpoint_free)
 

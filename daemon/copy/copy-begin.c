@@ -133,9 +133,10 @@ run_take_state (CopyRun *run, Checkpoint *checkpoint, CheckpointState *state)
 static gboolean
 run_resume (CopyRun *run, GError **error)
 {
-  const char *path = copy_target_get_journal_path (run->place);
+  int dir;
+  const char *path = copy_target_get_journal (run->place, &dir);
   g_autoptr (CheckpointState) state = NULL;
-  g_autoptr (Checkpoint) checkpoint = checkpoint_open (path, &state, error);
+  g_autoptr (Checkpoint) checkpoint = checkpoint_open (dir, path, &state, error);
   NbdTarget *target;
 
   if (checkpoint == NULL || !check_header (run->copy, &state->header, error))
@@ -154,7 +155,8 @@ static gboolean
 run_make_checkpoint (CopyRun *run, const CopyIdentity *identity, GError **error)
 {
   Copy *copy = run->copy;
-  const char *path = copy_target_get_journal_path (run->place);
+  int dir;
+  const char *path = copy_target_get_journal (run->place, &dir);
   CheckpointHeader header = { .identity = *identity,
                               .source = copy->source,
                               .target_format = copy->target_format,
@@ -164,7 +166,7 @@ run_make_checkpoint (CopyRun *run, const CopyIdentity *identity, GError **error)
 
   if (path == NULL)
     return TRUE;
-  run->checkpoint = checkpoint_create (path, &header, run->samples, run->digest, error);
+  run->checkpoint = checkpoint_create (dir, path, &header, run->samples, run->digest, error);
   return run->checkpoint != NULL;
 }
 

@@ -174,27 +174,35 @@ is_ours (CopyTarget *target)
   copy_identity_clear (&found);
   if (ours)
     return TRUE;
-  checkpoint = checkpoint_open (target->journal, &state, NULL);
+  checkpoint = checkpoint_open (target->dir, target->journal, &state, NULL);
   return checkpoint != NULL && !state->header.identity.has_xattr
          && target_compare (target, &state->header.identity, NULL);
 }
 
-/* The journal of a copy that is not gone on with. */
+/* That of a copy that is not gone on with may go; what isn't ours stays, and is told. */
 static gboolean
-remove_journal (CopyTarget *target, GError **error)
+check_journal (CopyTarget *target, GError **error)
 {
   g_autoptr (CheckpointState) state = NULL;
   g_autoptr (GError) local = NULL;
-  g_autoptr (Checkpoint) checkpoint = checkpoint_open (target->journal, &state, &local);
+  g_autoptr (Checkpoint) checkpoint
+      = checkpoint_open (target->dir, target->journal, &state, &local);
 
-  if (checkpoint == NULL && g_error_matches (local, G_IO_ERROR, G_IO_ERROR_NOT_FOUND))
+  if (checkpoint != NULL || g_error_matches (local, G_IO_ERROR, G_IO_ERROR_NOT_FOUND)
+      || g_error_matches (local, G_IO_ERROR, G_IO_ERROR_INVALID_DATA))
     return TRUE;
-  if (checkpoint == NULL && !g_error_matches (local, G_IO_ERROR, G_IO_ERROR_INVALID_DATA))
-    {
-      g_propagate_error (error, g_steal_pointer (&local));
-      return FALSE;
-    }
-  return unlink (target->journal) == 0 || fail_errno (target->journal, "cannot remove it", error);
+  g_propagate_error (error, g_steal_pointer (&local));
+  return FALSE;
+}
+
+gboolean
+target_remove_journal (CopyTarget *target, GError **error)
+{
+  g_autofree char *name = g_path_get_basename (target->journal);
+  int dir = target->dir;
+
+  return unlinkat (dir, dir >= 0 ? name : target->journal, 0) == 0 || errno == ENOENT
+         || fail_errno (target->journal, "cannot remove it", error);
 }
 
 static gboolean
@@ -260,7 +268,7 @@ target_make_part (CopyTarget *target, const char *uuid, GError **error)
                    target->part_path);
       return FALSE;
     }
-  if (!remove_journal (target, error))
+  if (!check_journal (target, error))
     return FALSE;
   fd = openat (target->dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
   if (fd < 0)
@@ -275,7 +283,9 @@ target_make_part (CopyTarget *target, const char *uuid, GError **error)
     close (target->fd);
   target->fd = fd;
   target->made = TRUE;
-  return TRUE;
+  /* Now that the name is ours: before, it may be another copy's, and the journal that one's, too.
+   */
+  return target_remove_journal (target, error);
 }
 
 gboolean

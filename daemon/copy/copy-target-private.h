@@ -46,6 +46,8 @@ gboolean target_find_file (CopyTarget *target, GError **error);
 gboolean target_find_in_place (CopyTarget *target, GError **error);
 /* Makes the part file anew. It appears under its name whole: locked and marked with `uuid`. */
 gboolean target_make_part (CopyTarget *target, const char *uuid, GError **error);
+/* What an earlier copy left of it. */
+gboolean target_remove_journal (CopyTarget *target, GError **error);
 /* Nobody but this copy writes to the file that is to be replaced. */
 gboolean target_check_old (CopyTarget *target, GError **error);
 gboolean target_rename (CopyTarget *target, GError **error);

@@ -191,15 +191,10 @@ copy_target_free (CopyTarget *target)
 }
 
 const char *
-copy_target_get_journal_path (const CopyTarget *target)
+copy_target_get_journal (const CopyTarget *target, int *ret_dir)
 {
+  *ret_dir = target->dir;
   return target->journal;
-}
-
-gboolean
-copy_target_has_remains (const CopyTarget *target)
-{
-  return target->fd >= 0;
 }
 
 /* ---- writers ---- */
@@ -282,14 +277,11 @@ start_writer (CopyTarget *target, GError **error)
 }
 
 static gboolean
-remove_device_journal (CopyTarget *target, GError **error)
+make_journal_dir (CopyTarget *target, GError **error)
 {
   g_autofree char *dir = g_path_get_dirname (target->journal);
 
-  if (g_mkdir_with_parents (dir, 0700) < 0)
-    return fail_errno (dir, "cannot make it", error);
-  return unlink (target->journal) == 0 || errno == ENOENT
-         || fail_errno (target->journal, "cannot remove it", error);
+  return g_mkdir_with_parents (dir, 0700) == 0 || fail_errno (dir, "cannot make it", error);
 }
 
 static gboolean
@@ -303,10 +295,9 @@ prepare (CopyTarget *target, const char *uuid, GError **error)
       return target_make_part (target, uuid, error);
     case TARGET_IN_PLACE:
       return target_mark (target->fd, target->text, uuid, &marked, error)
-             && (unlink (target->journal) == 0 || errno == ENOENT
-                 || fail_errno (target->journal, "cannot remove it", error));
+             && target_remove_journal (target, error);
     case TARGET_DEVICE:
-      return remove_device_journal (target, error);
+      return make_journal_dir (target, error) && target_remove_journal (target, error);
     case TARGET_SERVER:
     case TARGET_NULL:
     default:

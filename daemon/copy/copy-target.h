@@ -45,10 +45,9 @@ CopyTarget *copy_target_find (const CopyTargetSpec *spec, GError **error);
 void copy_target_free (CopyTarget *target);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (CopyTarget, copy_target_free)
 
-/* The path of its journal, or NULL where a copy can't be resumed (NBD server, null:). */
-const char *copy_target_get_journal_path (const CopyTarget *target);
-/* Whether an earlier run's part file is there, or the device or in-place file is. */
-gboolean copy_target_has_remains (const CopyTarget *target);
+/* The path of its journal, or NULL where a copy can't be resumed (NBD server, null:).  `ret_dir`
+ * gets its directory as it was found, for journal_create_at (). */
+const char *copy_target_get_journal (const CopyTarget *target, int *ret_dir);
 
 /* Begins anew: removes what an earlier run of ours left, makes the part file (O_EXCL, mode and
  * owner of the file that it will replace, or 0666 & ~umask), or opens what is written in place.

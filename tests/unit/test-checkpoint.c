@@ -79,7 +79,7 @@ read_back (void)
 {
   CheckpointState *state = NULL;
   g_autoptr (GError) error = NULL;
-  g_autoptr (Checkpoint) checkpoint = checkpoint_open (path, &state, &error);
+  g_autoptr (Checkpoint) checkpoint = checkpoint_open (-1, path, &state, &error);
 
   if (checkpoint == NULL)
     fail_msg ("%s", error->message);
@@ -95,7 +95,7 @@ test_checkpoint_header (void **state)
   g_autoptr (CheckpointState) read = NULL;
 
   header.bitmap = (char *)"b\n\xc3\xa9";
-  checkpoint_free (checkpoint_create (path, &header, samples, digest, NULL));
+  checkpoint_free (checkpoint_create (-1, path, &header, samples, digest, NULL));
   read = read_back ();
   assert_string_equal (read->header.identity.uuid, header.identity.uuid);
   assert_true (read->header.identity.device == 0xfd01);
@@ -135,7 +135,7 @@ test_checkpoint_round_trip (void **state)
   CheckpointHeader header = header_of (SIZE, TRUE);
   g_autoptr (CopySamples) samples = copy_samples_new ();
   g_autoptr (NbdDigest) digest = nbd_digest_new (SIZE);
-  g_autoptr (Checkpoint) checkpoint = checkpoint_create (path, &header, samples, digest, NULL);
+  g_autoptr (Checkpoint) checkpoint = checkpoint_create (-1, path, &header, samples, digest, NULL);
   g_autoptr (GArray) left = ranges_of (2, first);
   g_autoptr (GArray) later = ranges_of (1, second);
   g_autoptr (CheckpointState) read = NULL;
@@ -174,7 +174,7 @@ test_checkpoint_compaction (void **state)
   CheckpointHeader header = header_of (256 * MIB, TRUE);
   g_autoptr (CopySamples) samples = copy_samples_new ();
   g_autoptr (NbdDigest) digest = nbd_digest_new (256 * MIB);
-  g_autoptr (Checkpoint) checkpoint = checkpoint_create (path, &header, samples, digest, NULL);
+  g_autoptr (Checkpoint) checkpoint = checkpoint_create (-1, path, &header, samples, digest, NULL);
   g_autoptr (GArray) left = ranges_of (0, NULL);
   g_autoptr (GArray) none = ranges_of (0, NULL);
   g_autoptr (CheckpointState) read = NULL;
@@ -205,7 +205,7 @@ test_checkpoint_full_disk (void **state)
   CheckpointHeader header = header_of (SIZE, TRUE);
   g_autoptr (CopySamples) samples = copy_samples_new ();
   g_autoptr (NbdDigest) digest = nbd_digest_new (SIZE);
-  g_autoptr (Checkpoint) checkpoint = checkpoint_create (path, &header, samples, digest, NULL);
+  g_autoptr (Checkpoint) checkpoint = checkpoint_create (-1, path, &header, samples, digest, NULL);
   g_autoptr (GArray) left = ranges_of (1, &(WorkRange){ 10 * MIB, SIZE });
   g_autoptr (GArray) kept = NULL;
   g_autoptr (CheckpointState) read = NULL;
@@ -252,7 +252,7 @@ test_checkpoint_restore_digest (void **state)
   g_autoptr (CopySamples) samples = copy_samples_new ();
   g_autoptr (NbdDigest) digest = nbd_digest_new (SIZE);
   g_autoptr (NbdDigest) other = nbd_digest_new (SIZE);
-  g_autoptr (Checkpoint) checkpoint = checkpoint_create (path, &header, samples, digest, NULL);
+  g_autoptr (Checkpoint) checkpoint = checkpoint_create (-1, path, &header, samples, digest, NULL);
   g_autoptr (GArray) left = ranges_of (0, NULL);
   g_autoptr (CheckpointState) read = NULL;
   WorkRange again = { 7 * MIB, 9 * MIB };

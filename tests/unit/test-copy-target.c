@@ -137,7 +137,6 @@ test_reopen (void **state)
   assert_false (g_file_test (place->path, G_FILE_TEST_EXISTS));
 
   target = find (place->path, SIZE, &error);
-  assert_true (copy_target_has_remains (target));
   writer = copy_target_reopen (target, &identity, &error);
   assert_non_null (writer);
   assert_true (writer->klass->read (writer, data, 4, 100, &error));
@@ -250,6 +249,56 @@ test_refuse_directory (void **state)
 
   assert_null (find (place->dir, SIZE, &error));
   assert_non_null (strstr (error->message, "a directory"));
+}
+
+/* After the directory was found, somebody leads its path elsewhere. */
+static void
+test_moved_directory (void **state)
+{
+  Place *place = *state;
+  g_autofree char *dir = g_build_filename (place->dir, "sub", NULL);
+  g_autofree char *moved = g_build_filename (place->dir, "moved", NULL);
+  g_autofree char *path = g_build_filename (dir, "disk", NULL);
+  g_autofree char *part = g_build_filename (moved, "disk.vmferry-part", NULL);
+  g_autofree char *trap = g_build_filename (place->dir, "disk.vmferry-journal", NULL);
+  CopyTarget *target;
+  CopyIdentity identity;
+
+  assert_int_equal (g_mkdir (dir, 0700), 0);
+  target = find (path, SIZE, NULL);
+  assert_int_equal (g_rename (dir, moved), 0);
+  assert_int_equal (symlink (place->dir, dir), 0);
+  assert_true (g_file_set_contents (trap, "not ours", -1, NULL));
+  assert_non_null (copy_target_create (target, &identity, NULL));
+  copy_identity_clear (&identity);
+  assert_true (g_file_test (part, G_FILE_TEST_EXISTS));
+  assert_true (g_file_test (trap, G_FILE_TEST_EXISTS));
+  copy_target_discard (target);
+  copy_target_free (target);
+  g_unlink (trap);
+  g_unlink (dir);
+  assert_int_equal (g_rmdir (moved), 0);
+}
+
+/* Two that begin at the same time: the one that comes second leaves all that is the first one's. */
+static void
+test_second (void **state)
+{
+  Place *place = *state;
+  g_autofree char *journal = g_strconcat (place->path, ".vmferry-journal", NULL);
+  g_autoptr (CopyTarget) first = find (place->path, SIZE, NULL);
+  g_autoptr (CopyTarget) second = find (place->path, SIZE, NULL);
+  g_autoptr (GError) error = NULL;
+  CopyIdentity identity;
+
+  assert_non_null (copy_target_create (first, &identity, NULL));
+  copy_identity_clear (&identity);
+  assert_true (g_file_set_contents (journal, "the first one's", -1, NULL));
+  assert_null (copy_target_create (second, &identity, &error));
+  assert_true (g_error_matches (error, G_IO_ERROR, G_IO_ERROR_BUSY));
+  assert_true (g_file_test (place->part, G_FILE_TEST_EXISTS));
+  assert_true (g_file_test (journal, G_FILE_TEST_EXISTS));
+  g_unlink (journal);
 }
 
 /* What somebody else called so is not ours to remove. */
@@ -373,6 +422,8 @@ main (void)
     TEST (test_refuse_part_link),
     TEST (test_refuse_pipe),
     TEST (test_refuse_directory),
+    TEST (test_moved_directory),
+    TEST (test_second),
     TEST (test_keep_foreign_part),
     TEST (test_drop_cache),
     TEST (test_formats),

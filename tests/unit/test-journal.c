@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <signal.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -331,15 +332,42 @@ test_not_ours (void **state)
   journal_free (create_with (1));
   assert_int_equal (g_rename (path, other), 0);
   assert_int_equal (symlink (other, path), 0);
-  assert_null (journal_open_at (path, &records, NULL));
-  assert_null (journal_create_at (path, NULL));
+  assert_null (journal_open_at (-1, path, &records, NULL));
+  assert_null (journal_create_at (-1, path, NULL));
   assert_int_equal (unlink (path), 0);
   assert_int_equal (link (other, path), 0);
-  assert_null (journal_open_at (path, &records, NULL));
+  assert_null (journal_open_at (-1, path, &records, NULL));
   assert_int_equal (unlink (path), 0);
   assert_int_equal (mkfifo (path, 0600), 0);
-  assert_null (journal_open_at (path, &records, NULL));
+  assert_null (journal_open_at (-1, path, &records, NULL));
   assert_int_equal (unlink (other), 0);
+}
+
+/* Somebody leads the path elsewhere after it was found to be safe. */
+static void
+test_moved_directory (void **state)
+{
+  g_autofree char *jobs = g_path_get_dirname (path);
+  g_autofree char *moved = g_strconcat (state_dir, "/moved", NULL);
+  g_autofree char *file = g_strconcat (moved, "/" JOB ".journal", NULL);
+  g_autoptr (Journal) journal = create_with (0);
+  g_autoptr (GPtrArray) none = g_ptr_array_new ();
+  int dir = open (jobs, O_PATH | O_DIRECTORY);
+
+  assert_true (journal_remove (journal, NULL));
+  g_clear_pointer (&journal, journal_free);
+  assert_int_equal (g_rename (jobs, moved), 0);
+  assert_int_equal (symlink (state_dir, jobs), 0);
+  journal = journal_create_at (dir, path, NULL);
+  close (dir);
+  assert_non_null (journal);
+  assert_true (g_file_test (file, G_FILE_TEST_EXISTS));
+  assert_true (journal_rewrite (journal, none, NULL));
+  assert_true (g_file_test (file, G_FILE_TEST_EXISTS));
+  assert_true (journal_remove (journal, NULL));
+  assert_false (g_file_test (file, G_FILE_TEST_EXISTS));
+  assert_int_equal (unlink (jobs), 0);
+  assert_int_equal (g_rename (moved, jobs), 0);
 }
 
 int
@@ -359,6 +387,7 @@ main (void)
     cmocka_unit_test_setup_teardown (test_rewrite, setup, teardown),
     cmocka_unit_test_setup_teardown (test_rewrite_on_a_full_disk, setup, teardown),
     cmocka_unit_test_setup_teardown (test_not_ours, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_moved_directory, setup, teardown),
   };
 
   return cmocka_run_group_tests_name ("journal", tests, NULL, NULL);
