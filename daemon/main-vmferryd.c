@@ -121,6 +121,7 @@ main (int argc, char **argv)
   g_autoptr (GMainLoop) loop = g_main_loop_new (NULL, FALSE);
   Daemon daemon = { .loop = loop };
 
+  standard_fds_fill ();
   parse_options (&argc, &argv, &config);
   signal (SIGPIPE, SIG_IGN);
   g_log_set_writer_func (log_to_stderr, NULL, NULL);

@@ -156,19 +156,29 @@ report (const Run *run, const CopyProgress *progress, double total_s, const GErr
   return status;
 }
 
+/* Whoever started us may want it to be ignored: nohup, or a shell's job in the background. */
+static gboolean
+is_ignored (int signal)
+{
+  struct sigaction action;
+  return sigaction (signal, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 static void
 follow (Run *run)
 {
   const int signals[] = { SIGINT, SIGTERM, SIGHUP };
-  guint sources[G_N_ELEMENTS (signals)];
+  guint sources[G_N_ELEMENTS (signals)] = { 0 };
   guint tick = g_timeout_add (TICK_MS, on_tick, run);
   for (guint i = 0; i < G_N_ELEMENTS (signals); i++)
-    sources[i] = g_unix_signal_add (signals[i], on_signal, run);
+    if (!is_ignored (signals[i]))
+      sources[i] = g_unix_signal_add (signals[i], on_signal, run);
   GThread *thread = g_thread_new ("copy", work, run);
   g_main_loop_run (run->loop);
   g_thread_join (thread);
   for (guint i = 0; i < G_N_ELEMENTS (signals); i++)
-    g_source_remove (sources[i]);
+    if (sources[i] > 0)
+      g_source_remove (sources[i]);
   g_source_remove (tick);
   print_notes (run);
   cli_terminal_show (run->terminal, NULL);

@@ -217,13 +217,24 @@ open_server (CopyTarget *target, GError **error)
                         : NULL;
 }
 
+/* Whoever else may write there could put a socket of his in the place of qemu-nbd's, and be given
+ * the data: sudo leaves the variable as the other user had it. */
+static gboolean
+is_private_dir (const char *path)
+{
+  struct stat info;
+
+  return path != NULL && lstat (path, &info) == 0 && S_ISDIR (info.st_mode)
+         && info.st_uid == geteuid () && (info.st_mode & 0022) == 0 && access (path, W_OK) == 0;
+}
+
 static gboolean
 start_qemu_nbd (CopyTarget *target, const char *path, GError **error)
 {
   const char *runtime = g_getenv ("XDG_RUNTIME_DIR");
   g_autofree char *private = NULL;
 
-  if (runtime == NULL || access (runtime, W_OK) < 0)
+  if (!is_private_dir (runtime))
     runtime = private = g_dir_make_tmp ("vmferry-copy-XXXXXX", error);
   if (runtime == NULL)
     return FALSE;

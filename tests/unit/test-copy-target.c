@@ -377,6 +377,39 @@ test_drop_cache (void **state)
   assert_int_equal (count_cached_pages (place->part, LEN), 0);
 }
 
+/* Where others may write, somebody could answer in the place of qemu-nbd. */
+static void
+test_untrusted_runtime_dir (void **state)
+{
+  Place *place = *state;
+  g_autofree char *tool = g_find_program_in_path ("qemu-nbd");
+  g_autofree char *before = g_strdup (g_getenv ("XDG_RUNTIME_DIR"));
+  g_autofree char *runtime = g_build_filename (place->dir, "run", NULL);
+  CopyTargetSpec spec
+      = { .text = place->path, .format = "qcow2", .size = LEN, .timeout_ms = 20000 };
+  g_autoptr (CopyTarget) target = NULL;
+  CopyIdentity identity;
+  struct stat then, now;
+
+  if (tool == NULL)
+    skip ();
+  assert_int_equal (g_mkdir (runtime, 0700), 0);
+  assert_int_equal (g_chmod (runtime, 0777), 0);
+  assert_int_equal (g_stat (runtime, &then), 0);
+  g_setenv ("XDG_RUNTIME_DIR", runtime, TRUE);
+  target = copy_target_find (&spec, NULL);
+  assert_non_null (copy_target_create (target, &identity, NULL));
+  copy_identity_clear (&identity);
+  if (before != NULL)
+    g_setenv ("XDG_RUNTIME_DIR", before, TRUE);
+  else
+    g_unsetenv ("XDG_RUNTIME_DIR");
+  assert_int_equal (g_stat (runtime, &now), 0);
+  assert_int_equal (now.st_mtim.tv_sec, then.st_mtim.tv_sec);
+  assert_int_equal (now.st_mtim.tv_nsec, then.st_mtim.tv_nsec);
+  assert_int_equal (g_rmdir (runtime), 0);
+}
+
 /* Whatever qemu-img makes of the size, the copy ends with the export. */
 static void
 test_formats (void **state)
@@ -426,6 +459,7 @@ main (void)
     TEST (test_second),
     TEST (test_keep_foreign_part),
     TEST (test_drop_cache),
+    TEST (test_untrusted_runtime_dir),
     TEST (test_formats),
     cmocka_unit_test (test_check),
   };
