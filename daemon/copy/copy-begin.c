@@ -104,6 +104,12 @@ run_prove (CopyRun *run, const CheckpointState *state, GError **error)
   g_autoptr (GArray) samples = copy_samples_get (state->samples, state->left);
 
   run->copy->phase = COPY_PROVING;
+  if (samples->len == 0 && copy_run_count_bytes (state->left) < run->copy->size)
+    {
+      g_set_error (error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+                   "it has copied nothing but zeroes, which prove nothing");
+      return FALSE;
+    }
   return copy_samples_prove (samples, run->client, run->target, MAX_PROOF, run->copy->timeout_ms,
                              run->cancellable, error);
 }

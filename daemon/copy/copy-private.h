@@ -59,6 +59,9 @@ typedef struct
 /* Tells the user; printf-like. */
 void copy_run_note (CopyRun *run, const char *format, ...) G_GNUC_PRINTF (2, 3);
 
+/* Of WorkRange. */
+guint64 copy_run_count_bytes (const GArray *ranges);
+
 /* Connects, and finds or makes the target and its journal: everything up to `left` is set. */
 gboolean copy_run_begin (CopyRun *run, GError **error);
 /* Copies what is left, and flushes; a failure leaves a last checkpoint. */

@@ -104,8 +104,8 @@ copy_run_note (CopyRun *run, const char *format, ...)
   g_mutex_unlock (&run->note_lock);
 }
 
-static guint64
-count_bytes (const GArray *ranges)
+guint64
+copy_run_count_bytes (const GArray *ranges)
 {
   guint64 bytes = 0;
 
@@ -153,7 +153,7 @@ run_phases (CopyRun *run, GError **error)
 
   if (!copy_run_begin (run, error))
     return FALSE;
-  copy->resumed = copy->size - count_bytes (run->left);
+  copy->resumed = copy->size - copy_run_count_bytes (run->left);
   copy->phase = COPY_COPYING;
   return copy_run_pull (run, error) && run_verify (run, error) && run_finish (run, error);
 }
@@ -166,7 +166,7 @@ run_fail (CopyRun *run, GError **error)
 
   if (run->left == NULL || run->target_name == NULL)
     return;
-  left = count_bytes (run->left);
+  left = copy_run_count_bytes (run->left);
   if (run->spoiled || (run->made && left == size))
     {
       if (run->checkpoint != NULL)
@@ -240,7 +240,7 @@ get_done (Copy *copy)
       G_GNUC_UNUSED g_autoptr (GMutexLocker) locker = g_mutex_locker_new (&copy->lock);
       g_autoptr (GArray) left = copy->work != NULL ? work_list_get_left (copy->work) : NULL;
 
-      done = left != NULL ? copy->size - count_bytes (left) : 0;
+      done = left != NULL ? copy->size - copy_run_count_bytes (left) : 0;
     }
   return MIN (done, copy->size);
 }

@@ -432,6 +432,22 @@ test_copy_changed_source (void **state)
   expect_start_over (world, "the export had 41943817 bytes, and now has 41939721");
 }
 
+/* Where only zeroes were copied, any disk may go on from there. */
+static void
+test_copy_changed_zeroes (void **state)
+{
+  World *world = *state;
+
+  for (gsize i = 0; i < BLOCKS - 100; i++)
+    world->state[i] = NBD_STATE_HOLE | NBD_STATE_ZERO;
+  memset (world->data, 0, (BLOCKS - 100) * FAKE_BLOCK);
+  memset (world->state + BLOCKS - 100, 0, 100);
+  interrupt_copy (world, 1);
+  memset (world->state, 0, BLOCKS);
+  memset (world->data, 7, SIZE / 2);
+  expect_start_over (world, "nothing but zeroes");
+}
+
 static void
 test_copy_changed_target (void **state)
 {
@@ -648,6 +664,7 @@ main (void)
     cmocka_unit_test_setup_teardown (test_copy_resumes_again_and_again, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_nothing_to_resume, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_changed_source, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_copy_changed_zeroes, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_changed_target, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_foreign_part, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_torn_journal, setup, teardown),
