@@ -148,15 +148,20 @@ target_find_in_place (CopyTarget *target, GError **error)
                    "%s does not exist: --bitmap brings an existing copy up to date", target->text);
       return FALSE;
     }
-  if (g_str_equal (target->format, "raw") && (guint64)info.st_size != target->size)
-    {
-      g_set_error (error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-                   "%s has %" G_GINT64_FORMAT " bytes, the export %" G_GUINT64_FORMAT
-                   ": it is no copy of it that --bitmap could bring up to date",
-                   target->text, (gint64)info.st_size, target->size);
-      return FALSE;
-    }
-  return TRUE;
+  return !g_str_equal (target->format, "raw")
+         || target_check_in_place_size (target, (guint64)info.st_size, 0, error);
+}
+
+gboolean
+target_check_in_place_size (CopyTarget *target, guint64 size, guint64 rounding, GError **error)
+{
+  if (size >= target->size && size - target->size <= rounding)
+    return TRUE;
+  g_set_error (error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+               "%s holds %" G_GUINT64_FORMAT " bytes, the export %" G_GUINT64_FORMAT
+               ": it is no copy of it that --bitmap could bring up to date",
+               target->text, size, target->size);
+  return FALSE;
 }
 
 /* By the mark in it, or by the journal beside it. */
@@ -222,10 +227,8 @@ take_mode (CopyTarget *target, int fd, GError **error)
 static gboolean
 fill_part (CopyTarget *target, int fd, const char *uuid, GError **error)
 {
-  gboolean marked;
-
   if (!lock_copy (fd, target->part_path, error) || !take_mode (target, fd, error)
-      || !target_mark (fd, target->part_path, uuid, &marked, error))
+      || !target_mark (fd, target->part_path, uuid, error))
     return FALSE;
   if (!g_str_equal (target->format, "raw"))
     return qemu_img_create (fd, target->part_path, target->format, target->size, FALSE, error);

@@ -18,12 +18,16 @@ copy_identity_clear (CopyIdentity *identity)
 }
 
 gboolean
-target_mark (int fd, const char *path, const char *uuid, gboolean *ret_marked, GError **error)
+target_mark (int fd, const char *path, const char *uuid, GError **error)
 {
-  *ret_marked = fsetxattr (fd, MARK, uuid, strlen (uuid), 0) == 0;
-  if (*ret_marked || errno == ENOTSUP || errno == ENOSYS)
-    return TRUE;
-  return fail_errno (path, "cannot set its attribute " MARK, error);
+  return fsetxattr (fd, MARK, uuid, strlen (uuid), 0) == 0 || errno == ENOTSUP || errno == ENOSYS
+         || fail_errno (path, "cannot set its attribute " MARK, error);
+}
+
+void
+target_unmark (int fd)
+{
+  fremovexattr (fd, MARK);
 }
 
 static const char *

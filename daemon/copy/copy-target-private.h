@@ -44,6 +44,9 @@ struct CopyTarget
 /* What is there, opened and locked; nothing is written. */
 gboolean target_find_file (CopyTarget *target, GError **error);
 gboolean target_find_in_place (CopyTarget *target, GError **error);
+/* Whether the file that is there is as large as the export, but for what its format may add. */
+gboolean target_check_in_place_size (CopyTarget *target, guint64 size, guint64 rounding,
+                                     GError **error);
 /* Makes the part file anew. It appears under its name whole: locked and marked with `uuid`. */
 gboolean target_make_part (CopyTarget *target, const char *uuid, GError **error);
 /* What an earlier copy left of it. */
@@ -52,8 +55,8 @@ gboolean target_remove_journal (CopyTarget *target, GError **error);
 gboolean target_check_old (CopyTarget *target, GError **error);
 gboolean target_rename (CopyTarget *target, GError **error);
 
-/* Who it is. */
-gboolean target_mark (int fd, const char *path, const char *uuid, gboolean *ret_marked,
-                      GError **error);
+/* Who it is.  Where the file system has no attributes, it has no mark. */
+gboolean target_mark (int fd, const char *path, const char *uuid, GError **error);
+void target_unmark (int fd);
 gboolean target_identify (CopyTarget *target, CopyIdentity *identity, GError **error);
 gboolean target_compare (CopyTarget *target, const CopyIdentity *identity, GError **error);

@@ -6,7 +6,6 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <glib/gstdio.h>
@@ -19,6 +18,8 @@
 
 #define PART ".vmferry-part"
 #define JOURNAL ".vmferry-journal"
+/* What a format may add to the size of a disk, to make it whole units. */
+#define MAX_ROUNDING (1024 * 1024 - 1)
 
 static gboolean
 is_raw (const CopyTarget *target)
@@ -273,6 +274,9 @@ start_writer (CopyTarget *target, GError **error)
     return FALSE;
   if (target->writer == NULL)
     return FALSE;
+  if (target->kind == TARGET_IN_PLACE
+      && !target_check_in_place_size (target, target->writer->size, MAX_ROUNDING, error))
+    return FALSE;
   if (target->writer->size < target->size)
     {
       g_set_error (error, G_IO_ERROR, G_IO_ERROR_NO_SPACE,
@@ -298,14 +302,12 @@ make_journal_dir (CopyTarget *target, GError **error)
 static gboolean
 prepare (CopyTarget *target, const char *uuid, GError **error)
 {
-  gboolean marked;
-
   switch (target->kind)
     {
     case TARGET_FILE:
       return target_make_part (target, uuid, error);
     case TARGET_IN_PLACE:
-      return target_mark (target->fd, target->text, uuid, &marked, error)
+      return target_mark (target->fd, target->text, uuid, error)
              && target_remove_journal (target, error);
     case TARGET_DEVICE:
       return make_journal_dir (target, error) && target_remove_journal (target, error);
@@ -394,7 +396,7 @@ copy_target_finish (CopyTarget *target, GError **error)
   if (target->kind == TARGET_IN_PLACE && fsync (target->fd) < 0)
     return fail_errno (target->text, "cannot make it durable", error);
   if (target->kind == TARGET_FILE || target->kind == TARGET_IN_PLACE)
-    fremovexattr (target->fd, "user.vmferry.copy");
+    target_unmark (target->fd);
   return TRUE;
 }
 
@@ -405,4 +407,6 @@ copy_target_discard (CopyTarget *target)
   g_clear_pointer (&target->server, qemu_nbd_free);
   if (target->kind == TARGET_FILE && (target->made || target->proven))
     unlinkat (target->dir, target->part_name, 0);
+  if (target->kind == TARGET_IN_PLACE)
+    target_unmark (target->fd);
 }

@@ -64,5 +64,6 @@ void copy_target_drop_cache (CopyTarget *target);
 /* After a flush: closes the writer, waits for qemu-nbd, makes the file as long as the export,
  * durable, and gives it its name; the NbdTarget is gone afterwards. */
 gboolean copy_target_finish (CopyTarget *target, GError **error);
-/* Removes what copy_target_create () made: nothing in it is worth keeping. */
+/* Removes what copy_target_create () made, the mark on what is written in place, too: nothing in it
+ * is worth keeping. */
 void copy_target_discard (CopyTarget *target);

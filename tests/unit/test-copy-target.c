@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "daemon/copy/copy-target.h"
@@ -251,6 +252,49 @@ test_refuse_directory (void **state)
   assert_non_null (strstr (error->message, "a directory"));
 }
 
+/* A file that isn't as large as the export is no copy of it; it stays as it is. */
+static void
+test_in_place_size (void **state)
+{
+  Place *place = *state;
+  g_autofree char *tool = g_find_program_in_path ("qemu-nbd");
+
+  if (tool == NULL)
+    skip ();
+  for (guint i = 0; i < 3; i++)
+    {
+      const char *argv[] = { "qemu-img",
+                             "create",
+                             "-q",
+                             "-f",
+                             "qcow2",
+                             place->path,
+                             i == 0 ? "3M" : i == 1 ? "4M" : "6M",
+                             NULL };
+      CopyTargetSpec spec = {
+        .text = place->path, .format = "qcow2", .size = LEN, .in_place = TRUE, .timeout_ms = 20000
+      };
+      g_autoptr (CopyTarget) target = NULL;
+      g_autoptr (GError) error = NULL;
+      CopyIdentity identity = { 0 };
+      NbdTarget *writer;
+
+      assert_true (g_spawn_sync (NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL,
+                                 NULL, NULL, NULL));
+      target = copy_target_find (&spec, NULL);
+      writer = copy_target_create (target, &identity, &error);
+      copy_identity_clear (&identity);
+      if (i == 1)
+        {
+          assert_non_null (writer);
+          continue;
+        }
+      assert_null (writer);
+      assert_non_null (strstr (error->message, "it is no copy of it"));
+      assert_true (getxattr (place->path, "user.vmferry.copy", NULL, 0) < 0);
+    }
+}
+
 /* After the directory was found, somebody leads its path elsewhere. */
 static void
 test_moved_directory (void **state)
@@ -455,6 +499,7 @@ main (void)
     TEST (test_refuse_part_link),
     TEST (test_refuse_pipe),
     TEST (test_refuse_directory),
+    TEST (test_in_place_size),
     TEST (test_moved_directory),
     TEST (test_second),
     TEST (test_keep_foreign_part),
