@@ -8,6 +8,8 @@
 gboolean
 pull_take (Pull *pull, WorkRange *ret_range)
 {
+  gboolean over;
+
   g_mutex_lock (&pull->lock);
   while (!pull->over && !work_list_take (pull->spec->work, ret_range))
     {
@@ -16,7 +18,8 @@ pull_take (Pull *pull, WorkRange *ret_range)
       else
         g_cond_wait (&pull->changed, &pull->lock);
     }
-  if (!pull->over)
+  over = pull->over;
+  if (!over)
     pull->n_busy++;
   else
     {
@@ -25,7 +28,7 @@ pull_take (Pull *pull, WorkRange *ret_range)
       g_cancellable_cancel (pull->stop);
     }
   g_mutex_unlock (&pull->lock);
-  return !pull->over;
+  return !over;
 }
 
 void
