@@ -25,7 +25,8 @@ struct Credentials
   CredentialsEndpoint endpoint;
   char *identity;
   char *ca_file, *crl_file, *cert_file, *key_file;
-  gnutls_certificate_credentials_t x509; /* NULL: */
+  /* One of the two; the other one is NULL. */
+  gnutls_certificate_credentials_t x509;
   gnutls_psk_client_credentials_t psk;
 };
 

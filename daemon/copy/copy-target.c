@@ -68,9 +68,12 @@ static char *
 get_device_journal (dev_t number)
 {
   const char *state = g_getenv ("STATE_DIRECTORY");
+  g_autofree char *own = g_build_filename (g_get_user_state_dir (), "vmferry", NULL);
   g_autofree char *name = g_strdup_printf ("device-%u-%u" JOURNAL, major (number), minor (number));
 
-  return g_build_filename (state != NULL ? state : "/var/lib/vmferry", "copies", name, NULL);
+  if (state == NULL)
+    state = geteuid () == 0 ? "/var/lib/vmferry" : own;
+  return g_build_filename (state, "copies", name, NULL);
 }
 
 static gboolean

@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include "nbd/exchange.h"
+#include "nbd/protocol.h"
 #include "nbd/work-list.h"
 
 #define FIRST_STRIDE COPY_SAMPLE_SIZE
@@ -178,14 +179,30 @@ check_sample (const CopySample *sample, const guint8 *data, const char *name, GE
   return FALSE;
 }
 
+/* By the whole blocks of a server that may have had smaller ones when the sample was taken. */
+static gboolean
+read_sample (const CopySample *sample, guint8 *buffer, NbdClient *client, gint64 timeout_ms,
+             GCancellable *cancellable, const guint8 **ret_data, GError **error)
+{
+  const NbdExport *export = nbd_client_get_export (client);
+  guint64 block = export->min_block;
+  guint64 start = sample->offset / block * block;
+  guint64 end = (sample->offset + sample->length + block - 1) / block * block;
+
+  *ret_data = buffer + (sample->offset - start);
+  return nbd_exchange_read (client, buffer, MIN (end, export->size) - start, start, timeout_ms,
+                            cancellable, error);
+}
+
 static gboolean
 prove_sample (const CopySample *sample, guint8 *buffer, NbdClient *client, NbdTarget *target,
               gint64 timeout_ms, GCancellable *cancellable, GError **error)
 {
+  const guint8 *data;
+
   if (client != NULL
-      && (!nbd_exchange_read (client, buffer, sample->length, sample->offset, timeout_ms,
-                              cancellable, error)
-          || !check_sample (sample, buffer, nbd_client_get_name (client), error)))
+      && (!read_sample (sample, buffer, client, timeout_ms, cancellable, &data, error)
+          || !check_sample (sample, data, nbd_client_get_name (client), error)))
     return FALSE;
   return target == NULL
          || (target->klass->read (target, buffer, sample->length, sample->offset, error)
@@ -196,7 +213,7 @@ gboolean
 copy_samples_prove (const GArray *samples, NbdClient *client, NbdTarget *target, guint64 max_bytes,
                     gint64 timeout_ms, GCancellable *cancellable, GError **error)
 {
-  g_autofree guint8 *buffer = g_malloc (COPY_SAMPLE_SIZE);
+  g_autofree guint8 *buffer = g_malloc (COPY_SAMPLE_SIZE + 2 * NBD_MAX_MIN_BLOCK);
   guint n = (guint)MIN (samples->len, max_bytes / COPY_SAMPLE_SIZE);
 
   for (guint i = 0; i < n; i++)

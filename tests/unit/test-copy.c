@@ -374,6 +374,19 @@ test_copy_resumes (void **state)
       }
 }
 
+/* The server was started again with larger blocks. */
+static void
+test_copy_resumes_in_larger_blocks (void **state)
+{
+  World *world = *state;
+
+  interrupt_copy (world, 20);
+  world->spec.min_block = world->spec.preferred_block = 65536;
+  copy_whole (world);
+  assert_true (world->progress.resumed_bytes > 0);
+  assert_int_equal (world->notes->len, 0);
+}
+
 /* An interruption after another adds up. */
 static void
 test_copy_resumes_again_and_again (void **state)
@@ -661,6 +674,7 @@ main (void)
     cmocka_unit_test_setup_teardown (test_copy_usage, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_fails_at_once, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_resumes, setup, teardown),
+    cmocka_unit_test_setup_teardown (test_copy_resumes_in_larger_blocks, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_resumes_again_and_again, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_nothing_to_resume, setup, teardown),
     cmocka_unit_test_setup_teardown (test_copy_changed_source, setup, teardown),
