@@ -55,6 +55,9 @@ gboolean target_remove_journal (CopyTarget *target, GError **error);
 gboolean target_check_old (CopyTarget *target, GError **error);
 gboolean target_rename (CopyTarget *target, GError **error);
 
+/* Opens what is written, found or made before (copy-target-writer.c). */
+gboolean target_start_writer (CopyTarget *target, GError **error);
+
 /* Who it is.  Where the file system has no attributes, it has no mark. */
 gboolean target_mark (int fd, const char *path, const char *uuid, GError **error);
 void target_unmark (int fd);
