@@ -54,6 +54,7 @@ struct NbdClient
   guint8 *data;        /* CLIENT_DATA: where it goes */
   gsize left;          /* CLIENT_DATA, CLIENT_STATUS: bytes of payload to come */
   guint64 received;
+  guint64 n_answered;
 };
 
 gboolean client_has_output (const NbdClient *client);

@@ -30,6 +30,7 @@ client_complete (NbdClient *client)
   client->slots[pending->cookie % NBD_CLIENT_MAX_REQUESTS] = NULL;
   client_take_data (client, pending->data_left);
   client->current = NULL;
+  client->n_answered++;
   client->state = CLIENT_HEADER;
   pending->request->pending = NULL;
   g_queue_push_tail (&client->done, pending->request);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define OUT_SIZE 16384
+#define PROGRESS_BYTES 4096
 
 void
 nbd_request_clear (NbdRequest *request)
@@ -84,6 +85,12 @@ guint64
 nbd_client_get_received (const NbdClient *client)
 {
   return client->received;
+}
+
+guint64
+nbd_client_get_progress (const NbdClient *client)
+{
+  return client->received / PROGRESS_BYTES + client->n_answered;
 }
 
 void

@@ -80,8 +80,11 @@ void nbd_client_abandon (NbdClient *client);
 gboolean nbd_client_wait (NbdClient *client, gint64 until, GCancellable *cancellable,
                           GError **error);
 
-/* Bytes of valid replies so far, headers included: what progress is measured by. */
+/* Bytes of valid replies so far, headers included. */
 guint64 nbd_client_get_received (const NbdClient *client);
+/* What progress is measured by: it grows with each answer, and with each 4 KiB of a long one.  A
+ * server that sends a byte now and then doesn't get on. */
+guint64 nbd_client_get_progress (const NbdClient *client);
 
 /* Says goodbye (NBD_CMD_DISC) as far as that is possible without waiting.  Only
  * nbd_client_free () may follow. */

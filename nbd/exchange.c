@@ -11,7 +11,7 @@ exchange_timed_out (NbdClient *client, const NbdRequest *request, gint64 timeout
   g_autofree char *what = nbd_request_describe (request);
 
   g_set_error (error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
-               "%s: %s: no byte from the server in %" G_GINT64_FORMAT ".%" G_GINT64_FORMAT " s",
+               "%s: %s: no progress in %" G_GINT64_FORMAT ".%" G_GINT64_FORMAT " s",
                nbd_client_get_name (client), what, timeout_ms / 1000, timeout_ms % 1000 / 100);
   return FALSE;
 }
@@ -21,7 +21,7 @@ exchange_run (NbdClient *client, const NbdRequest *request, gint64 timeout_ms,
               GCancellable *cancellable, GError **error)
 {
   gint64 progress_at = g_get_monotonic_time ();
-  guint64 received = nbd_client_get_received (client);
+  guint64 progress = nbd_client_get_progress (client);
 
   for (;;)
     {
@@ -31,9 +31,9 @@ exchange_run (NbdClient *client, const NbdRequest *request, gint64 timeout_ms,
         return FALSE;
       if (nbd_client_pop (client) != NULL)
         return TRUE;
-      if (nbd_client_get_received (client) != received)
+      if (nbd_client_get_progress (client) != progress)
         {
-          received = nbd_client_get_received (client);
+          progress = nbd_client_get_progress (client);
           progress_at = g_get_monotonic_time ();
           continue;
         }

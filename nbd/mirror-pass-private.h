@@ -31,7 +31,7 @@ typedef struct
   guint64 todo;     /* our part of the shared one */
   guint64 done;
   gint64 progress_at;
-  guint64 received;
+  guint64 progress; /* nbd_client_get_progress () at that time */
 } MirrorPass;
 
 typedef struct

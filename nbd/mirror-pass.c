@@ -125,18 +125,18 @@ pass_timed_out (MirrorPass *pass, GError **error)
   return FALSE;
 }
 
-/* The server has time as long as it sends something, and while nothing was asked of it. */
+/* The server has time as long as it gets on, and while nothing was asked of it. */
 static gboolean
 pass_wait (MirrorPass *pass, GError **error)
 {
   NbdClient *client = pass->spec.client;
-  guint64 received = nbd_client_get_received (client);
+  guint64 progress = nbd_client_get_progress (client);
   gint64 now = g_get_monotonic_time ();
   gint64 until = G_MAXINT64;
 
-  if (received != pass->received || nbd_client_get_outstanding (client) == 0)
+  if (progress != pass->progress || nbd_client_get_outstanding (client) == 0)
     pass->progress_at = now;
-  pass->received = received;
+  pass->progress = progress;
   if (pass->spec.timeout_ms >= 0)
     until = pass->progress_at + pass->spec.timeout_ms * 1000;
   if (now >= until)

@@ -66,7 +66,7 @@ static gboolean
 socket_run (SocketTarget *self, SocketReady ready, const NbdRequest *request, GError **error)
 {
   Deadline deadline = deadline_in (self->timeout_ms, self->cancellable);
-  guint64 received = nbd_client_get_received (self->client);
+  guint64 progress = nbd_client_get_progress (self->client);
 
   for (;;)
     {
@@ -74,9 +74,9 @@ socket_run (SocketTarget *self, SocketReady ready, const NbdRequest *request, GE
         return FALSE;
       if (ready (self, request))
         return TRUE;
-      if (nbd_client_get_received (self->client) != received)
+      if (nbd_client_get_progress (self->client) != progress)
         {
-          received = nbd_client_get_received (self->client);
+          progress = nbd_client_get_progress (self->client);
           deadline = deadline_in (self->timeout_ms, self->cancellable);
         }
       if (g_get_monotonic_time () >= deadline.at)
