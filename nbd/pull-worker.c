@@ -199,6 +199,10 @@ worker_reconnect (PullWorker *worker, GError *loss, GError **error)
           g_error_free (loss);
           return TRUE;
         }
+      /* That there was no time left says less than why the connection was lost. */
+      if (g_error_matches (failure, G_IO_ERROR, G_IO_ERROR_TIMED_OUT)
+          && g_get_monotonic_time () >= deadline.at)
+        break;
       g_error_free (loss);
       loss = g_steal_pointer (&failure);
       if (!is_lost (loss))
