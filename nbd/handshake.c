@@ -27,6 +27,26 @@ typedef struct
   guint8 data[MAX_REPLY_DATA];
 } Reply;
 
+static const char *
+option_name (guint32 option)
+{
+  switch (option)
+    {
+    case NBD_OPT_EXPORT_NAME:
+      return "NBD_OPT_EXPORT_NAME";
+    case NBD_OPT_STARTTLS:
+      return "NBD_OPT_STARTTLS";
+    case NBD_OPT_GO:
+      return "NBD_OPT_GO";
+    case NBD_OPT_STRUCTURED_REPLY:
+      return "NBD_OPT_STRUCTURED_REPLY";
+    case NBD_OPT_SET_META_CONTEXT:
+      return "NBD_OPT_SET_META_CONTEXT";
+    default:
+      return "an option that was not asked";
+    }
+}
+
 /* Judges one informative reply to an option. */
 typedef gboolean (*ReplyHandler) (Session *session, const Reply *reply, GError **error);
 
@@ -37,6 +57,35 @@ session_fail (Session *session, GError **error, int code, const char *text)
   return FALSE;
 }
 
+/* `what`: of the server, for the message of a time-out. */
+static gboolean
+session_read (Session *session, const char *what, void *buf, gsize len, GError **error)
+{
+  GError *failure = NULL;
+
+  if (channel_read_all (session->channel, buf, len, session->deadline, &failure))
+    return TRUE;
+  if (g_error_matches (failure, G_IO_ERROR, G_IO_ERROR_TIMED_OUT))
+    {
+      g_clear_error (&failure);
+      failure = g_error_new (G_IO_ERROR, G_IO_ERROR_TIMED_OUT, "%s: timed out waiting for %s",
+                             channel_get_peer (session->channel), what);
+    }
+  g_propagate_error (error, failure);
+  return FALSE;
+}
+
+static gboolean
+session_fail_greeting (Session *session, const guint8 *buf, gsize len, GError **error)
+{
+  g_autofree char *found = nbd_text_escape (buf, len);
+
+  g_set_error (error, NBD_ERROR, NBD_ERROR_PROTOCOL,
+               "%s: this is not an NBD server: it sent \"%s\" where \"NBDMAGICIHAVEOPT\" belongs",
+               channel_get_peer (session->channel), found);
+  return FALSE;
+}
+
 static gboolean
 session_greet (Session *session, GError **error)
 {
@@ -44,12 +93,12 @@ session_greet (Session *session, GError **error)
   guint8 buf[sizeof (NbdWireGreeting)];
   guint16 flags = 0;
 
-  if (!channel_read_all (session->channel, buf, sizeof buf, session->deadline, error))
+  if (!session_read (session, "the greeting of an NBD server", buf, sizeof buf, error))
     return FALSE;
   switch (wire_get_greeting (buf, &flags))
     {
     case WIRE_GREETING_NOT_NBD:
-      return session_fail (session, error, NBD_ERROR_PROTOCOL, "this is not an NBD server");
+      return session_fail_greeting (session, buf, sizeof buf, error);
     case WIRE_GREETING_OLDSTYLE:
       flags = 0;
       break;
@@ -81,33 +130,53 @@ session_send (Session *session, guint32 option, const GByteArray *data, GError *
 }
 
 static gboolean
+session_get_reply_header (Session *session, guint32 option, const guint8 *buf,
+                          WireOptionReply *ret_header, GError **error)
+{
+  const char *peer = channel_get_peer (session->channel);
+  gboolean valid = wire_get_option_reply (buf, ret_header);
+  guint32 most = ret_header->type == NBD_REP_ACK ? 0 : MAX_REPLY_DATA;
+
+  if (!valid)
+    g_set_error (error, NBD_ERROR, NBD_ERROR_PROTOCOL,
+                 "%s: the server sent garbage (magic number 0x%016" G_GINT64_MODIFIER
+                 "x) for the reply to %s",
+                 peer, wire_get_u64 (buf), option_name (option));
+  else if (ret_header->option != option)
+    g_set_error (error, NBD_ERROR, NBD_ERROR_PROTOCOL,
+                 "%s: the server answered option %u where %u (%s) was asked", peer,
+                 ret_header->option, option, option_name (option));
+  else if (ret_header->length > most)
+    g_set_error (error, NBD_ERROR, NBD_ERROR_PROTOCOL,
+                 "%s: the server's reply to %s is %u bytes long, which may have %u", peer,
+                 option_name (option), ret_header->length, most);
+  else
+    return TRUE;
+  return FALSE;
+}
+
+static gboolean
 session_read_reply (Session *session, guint32 option, Reply *reply, GError **error)
 {
+  g_autofree char *what = g_strdup_printf ("the reply to %s", option_name (option));
   guint8 buf[sizeof (NbdWireOptionReply)];
-  WireOptionReply header;
+  WireOptionReply header = { 0 };
 
-  if (!channel_read_all (session->channel, buf, sizeof buf, session->deadline, error))
+  if (!session_read (session, what, buf, sizeof buf, error)
+      || !session_get_reply_header (session, option, buf, &header, error))
     return FALSE;
-  if (!wire_get_option_reply (buf, &header))
-    return session_fail (session, error, NBD_ERROR_PROTOCOL,
-                         "the server sent garbage for the reply to an option");
-  if (header.option != option)
-    {
-      g_set_error (error, NBD_ERROR, NBD_ERROR_PROTOCOL,
-                   "%s: the server answered option %u where %u was asked",
-                   channel_get_peer (session->channel), header.option, option);
-      return FALSE;
-    }
-  if (header.length > MAX_REPLY_DATA || (header.type == NBD_REP_ACK && header.length != 0))
-    {
-      g_set_error (error, NBD_ERROR, NBD_ERROR_PROTOCOL,
-                   "%s: the server's reply to option %u is %u bytes long",
-                   channel_get_peer (session->channel), option, header.length);
-      return FALSE;
-    }
   reply->type = header.type;
   reply->length = header.length;
-  return channel_read_all (session->channel, reply->data, header.length, session->deadline, error);
+  return session_read (session, what, reply->data, header.length, error);
+}
+
+static gboolean
+session_fail_reply (Session *session, guint32 option, const Reply *reply, GError **error)
+{
+  g_set_error (error, NBD_ERROR, NBD_ERROR_PROTOCOL,
+               "%s: the server sent a reply of type %u to %s, where it does not belong",
+               channel_get_peer (session->channel), reply->type, option_name (option));
+  return FALSE;
 }
 
 /* Reads replies until the last one, which it returns: an acknowledgement or an error. */
@@ -122,8 +191,7 @@ session_read_replies (Session *session, guint32 option, ReplyHandler handler, Re
       if (reply->type == NBD_REP_ACK || (reply->type & NBD_REP_FLAG_ERROR))
         return TRUE;
       if (handler == NULL)
-        return session_fail (session, error, NBD_ERROR_PROTOCOL,
-                             "the server sent a reply that does not belong to the option");
+        return session_fail_reply (session, option, reply, error);
       if (!handler (session, reply, error))
         return FALSE;
     }
@@ -218,8 +286,9 @@ session_on_context (Session *session, const Reply *reply, GError **error)
   gsize name_len;
   guint32 id;
 
-  if (reply->type != NBD_REP_META_CONTEXT
-      || !wire_get_meta_context (reply->data, reply->length, &id, &name, &name_len))
+  if (reply->type != NBD_REP_META_CONTEXT)
+    return session_fail_reply (session, NBD_OPT_SET_META_CONTEXT, reply, error);
+  if (!wire_get_meta_context (reply->data, reply->length, &id, &name, &name_len))
     return session_fail (session, error, NBD_ERROR_PROTOCOL,
                          "the server sent a malformed metadata context");
   for (guint i = 0; contexts[i] != NULL; i++)
@@ -265,11 +334,21 @@ session_ask_contexts (Session *session, GError **error)
 static gboolean
 session_set_size (Session *session, guint64 size, guint16 flags, GError **error)
 {
+  const NbdExport *export = &session->export;
+
+  if ((export->flags & NBD_FLAG_HAS_FLAGS) && (size != export->size || flags != export->flags))
+    {
+      g_set_error (error, NBD_ERROR, NBD_ERROR_PROTOCOL,
+                   "%s: the server described the export twice: size %" G_GUINT64_FORMAT
+                   ", flags 0x%x, and then size %" G_GUINT64_FORMAT ", flags 0x%x",
+                   channel_get_peer (session->channel), export->size, export->flags, size, flags);
+      return FALSE;
+    }
   if (size > G_MAXINT64 || !(flags & NBD_FLAG_HAS_FLAGS))
     {
       g_set_error (error, NBD_ERROR, NBD_ERROR_PROTOCOL,
                    "%s: the server described an impossible export (size %" G_GUINT64_FORMAT
-                   ", flags 0x%x)",
+                   ", flags 0x%x): at most 2^63-1 bytes and flag 0x1 belong there",
                    channel_get_peer (session->channel), size, flags);
       return FALSE;
     }
@@ -285,7 +364,9 @@ session_on_info (Session *session, const Reply *reply, GError **error)
   guint64 size;
   guint16 type, flags;
 
-  if (reply->type != NBD_REP_INFO || !wire_get_info_type (reply->data, reply->length, &type))
+  if (reply->type != NBD_REP_INFO)
+    return session_fail_reply (session, NBD_OPT_GO, reply, error);
+  if (!wire_get_info_type (reply->data, reply->length, &type))
     return session_fail (session, error, NBD_ERROR_PROTOCOL,
                          "the server sent malformed information about the export");
   if (type == NBD_INFO_EXPORT)
@@ -314,8 +395,8 @@ session_export_name (Session *session, GError **error)
 
   g_byte_array_append (data, (const guint8 *)name, (guint)strlen (name));
   if (!session_send (session, NBD_OPT_EXPORT_NAME, data, &failure)
-      || !channel_read_all (session->channel, buf, session->no_zeroes ? 10 : sizeof buf,
-                            session->deadline, &failure))
+      || !session_read (session, "the reply to NBD_OPT_EXPORT_NAME", buf,
+                        session->no_zeroes ? 10 : sizeof buf, &failure))
     {
       if (is_disconnect (failure))
         failure->domain = NBD_ERROR, failure->code = NBD_ERROR_REFUSED;

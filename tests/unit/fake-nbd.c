@@ -12,6 +12,12 @@
 #define ALLOCATION_ID 7
 #define BITMAP_ID 9
 #define DRIP_MS 50
+#define EXTENDED_REPLY_MAGIC 0x6e8a278cu
+/* Control characters, the sequences of a terminal, what isn't UTF-8, and a text that runs to the
+ * left. */
+#define UGLY                                                                                       \
+  "\r\n\x1b]0;owned\x07\x1b[2J\x9b"                                                                \
+  "1m\xff\xfe\xc0\xaf\xe2\x80\xaetxet\b\x7f\"\\"
 
 struct FakeNbd
 {
@@ -58,6 +64,24 @@ put_u64 (GByteArray *out, guint64 value)
   g_byte_array_append (out, (guint8 *)&value, sizeof value);
 }
 
+static void
+put_chunk (GByteArray *out, guint16 flags, guint16 type, guint64 cookie, guint32 length)
+{
+  put_u32 (out, NBD_STRUCTURED_REPLY_MAGIC);
+  put_u16 (out, flags);
+  put_u16 (out, type);
+  put_u64 (out, cookie);
+  put_u32 (out, length);
+}
+
+static void
+put_simple (GByteArray *out, guint32 error, guint64 cookie)
+{
+  put_u32 (out, NBD_SIMPLE_REPLY_MAGIC);
+  put_u32 (out, error);
+  put_u64 (out, cookie);
+}
+
 /* Never answers; ends when the client hangs up or the test is over. */
 static gboolean
 fake_be_silent (FakeNbd *fake)
@@ -92,7 +116,10 @@ fake_greet (FakeNbd *fake)
     return fake_be_silent (fake);
   put_u64 (out, fake->spec.fault == FAKE_NOT_NBD ? NBD_INIT_MAGIC + 1 : NBD_INIT_MAGIC);
   put_u64 (out, fake->spec.fault == FAKE_OLDSTYLE ? NBD_OLDSTYLE_MAGIC : NBD_OPTION_MAGIC);
-  put_u16 (out, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+  put_u16 (out, fake->spec.fault == FAKE_NO_FIXED ? NBD_FLAG_NO_ZEROES
+                : fake->spec.fault == FAKE_STRANGE_FLAGS
+                    ? G_MAXUINT16
+                    : NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
   return fake_write (fake, out)
          && channel_read_all (fake->channel, flags, sizeof flags, fake->deadline, NULL);
 }
@@ -102,11 +129,16 @@ fake_reply_option (FakeNbd *fake, guint32 option, guint32 type, const GByteArray
 {
   g_autoptr (GByteArray) out = g_byte_array_new ();
   guint32 length = data != NULL ? data->len : 0;
+  gboolean long_ack = fake->spec.fault == FAKE_LONG_ACK && type == NBD_REP_ACK;
 
+  if (fake->spec.fault == FAKE_UNKNOWN_REPLY && type == NBD_REP_ACK)
+    type = 99;
   put_u64 (out, NBD_OPTION_REPLY_MAGIC + (fake->spec.fault == FAKE_BAD_OPTION_MAGIC));
   put_u32 (out, option + (fake->spec.fault == FAKE_WRONG_OPTION));
   put_u32 (out, type);
-  put_u32 (out, fake->spec.fault == FAKE_HUGE_OPTION_REPLY ? 0x10000000 : length);
+  put_u32 (out, fake->spec.fault == FAKE_HUGE_OPTION_REPLY ? 0x10000000 : long_ack ? 4 : length);
+  if (long_ack)
+    put_u32 (out, 0);
   if (data != NULL)
     g_byte_array_append (out, data->data, data->len);
   return fake_write (fake, out);
@@ -133,6 +165,16 @@ fake_drip_option (FakeNbd *fake, guint32 option)
   return fake_write (fake, out) && fake_drip (fake);
 }
 
+/* A ServerHello of four bytes. */
+static gboolean
+fake_send_tls_garbage (FakeNbd *fake)
+{
+  static const guint8 record[] = { 22, 3, 3, 0, 8, 2, 0, 0, 4, 0xa5, 0xa5, 0xa5, 0xa5 };
+
+  return channel_write_all (fake->channel, record, sizeof record, fake->deadline, NULL)
+         && fake_be_silent (fake);
+}
+
 static gboolean
 fake_start_tls (FakeNbd *fake)
 {
@@ -140,8 +182,12 @@ fake_start_tls (FakeNbd *fake)
     return fake_refuse_option (fake, NBD_OPT_STARTTLS, NBD_REP_ERR_POLICY, "no \x1b[31mTLS\n");
   if (!fake_reply_option (fake, NBD_OPT_STARTTLS, NBD_REP_ACK, NULL))
     return FALSE;
+  if (fake->spec.fault == FAKE_HANG_UP_AT_TLS)
+    return FALSE;
   if (fake->spec.fault == FAKE_SILENT_IN_TLS)
     return fake_be_silent (fake);
+  if (fake->spec.fault == FAKE_TLS_GARBAGE)
+    return fake_send_tls_garbage (fake);
   if (fake->spec.fault == FAKE_INJECT)
     return fake_reply_option (fake, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ACK, NULL)
            && fake_be_silent (fake);
@@ -156,6 +202,8 @@ fake_send_context (FakeNbd *fake, guint32 id, const char *name)
 
   put_u32 (data, id);
   g_byte_array_append (data, (const guint8 *)name, (guint)strlen (name));
+  if (fake->spec.fault == FAKE_SHORT_CONTEXT)
+    g_byte_array_set_size (data, 3);
   return fake_reply_option (fake, NBD_OPT_SET_META_CONTEXT, NBD_REP_META_CONTEXT, data);
 }
 
@@ -185,8 +233,9 @@ fake_set_contexts (FakeNbd *fake, const GByteArray *data)
 static guint16
 fake_flags (const FakeNbd *fake)
 {
-  return NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_WRITE_ZEROES
-         | (fake->spec.read_only ? NBD_FLAG_READ_ONLY : 0)
+  return (fake->spec.fault == FAKE_NO_FLAGS ? 0 : NBD_FLAG_HAS_FLAGS)
+         | (fake->spec.fault == FAKE_STRANGE_FLAGS ? 0xe000 : 0) | NBD_FLAG_SEND_FLUSH
+         | NBD_FLAG_SEND_WRITE_ZEROES | (fake->spec.read_only ? NBD_FLAG_READ_ONLY : 0)
          | (fake->spec.multi_conn ? NBD_FLAG_CAN_MULTI_CONN : 0);
 }
 
@@ -203,19 +252,60 @@ fake_send_block_sizes (FakeNbd *fake)
 }
 
 static gboolean
-fake_go (FakeNbd *fake)
+fake_refuses (const FakeNbd *fake)
 {
-  g_autoptr (GByteArray) data = g_byte_array_new ();
-  g_autoptr (GByteArray) unknown = g_byte_array_new ();
+  return fake->spec.fault == FAKE_NO_EXPORT || fake->spec.fault == FAKE_LONG_OPTION_TEXT
+         || fake->spec.fault == FAKE_UGLY_OPTION_TEXT || fake->spec.fault == FAKE_GOING_DOWN;
+}
 
-  if (fake->spec.fault == FAKE_NO_EXPORT)
-    return fake_refuse_option (fake, NBD_OPT_GO, NBD_REP_ERR_UNKNOWN, "no such \"export\"");
-  if (fake->spec.fault == FAKE_LONG_OPTION_TEXT)
+static gboolean
+fake_refuse (FakeNbd *fake)
+{
+  g_autofree char *text = NULL;
+
+  switch (fake->spec.fault)
     {
-      g_autofree char *text = g_strnfill (60000, '\x1b');
-
+    case FAKE_NO_EXPORT:
+      return fake_refuse_option (fake, NBD_OPT_GO, NBD_REP_ERR_UNKNOWN, "no such \"export\"");
+    case FAKE_UGLY_OPTION_TEXT:
+      return fake_refuse_option (fake, NBD_OPT_GO, NBD_REP_ERR_POLICY, UGLY);
+    case FAKE_GOING_DOWN:
+      return fake_refuse_option (fake, NBD_OPT_GO, NBD_REP_ERR_SHUTDOWN, "");
+    default:
+      text = g_strnfill (60000, '\x1b');
       return fake_refuse_option (fake, NBD_OPT_GO, NBD_REP_ERR_UNKNOWN, text);
     }
+}
+
+static gboolean
+fake_send_size (FakeNbd *fake, guint64 size)
+{
+  g_autoptr (GByteArray) data = g_byte_array_new ();
+
+  put_u16 (data, NBD_INFO_EXPORT);
+  put_u64 (data, size);
+  if (fake->spec.fault != FAKE_SHORT_INFO)
+    put_u16 (data, fake_flags (fake));
+  return fake_reply_option (fake, NBD_OPT_GO, NBD_REP_INFO, data);
+}
+
+/* What no option has asked for. */
+static gboolean
+fake_send_early_reply (FakeNbd *fake)
+{
+  g_autoptr (GByteArray) out = g_byte_array_new ();
+
+  put_chunk (out, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, 0, 0);
+  return fake_write (fake, out);
+}
+
+static gboolean
+fake_go (FakeNbd *fake)
+{
+  g_autoptr (GByteArray) unknown = g_byte_array_new ();
+
+  if (fake_refuses (fake))
+    return fake_refuse (fake);
   put_u16 (unknown, 999);
   while (fake_reply_option (fake, NBD_OPT_GO, NBD_REP_INFO, unknown))
     if (fake->spec.fault != FAKE_ENDLESS_INFO)
@@ -223,13 +313,13 @@ fake_go (FakeNbd *fake)
   if ((fake->spec.min_block != 0 || fake->spec.fault == FAKE_BAD_BLOCK_SIZE)
       && !fake_send_block_sizes (fake))
     return FALSE;
-  put_u16 (data, NBD_INFO_EXPORT);
-  put_u64 (data, fake->spec.fault == FAKE_HUGE_SIZE ? G_MAXUINT64 - 4095 : fake->spec.size);
-  if (fake->spec.fault != FAKE_SHORT_INFO)
-    put_u16 (data, fake_flags (fake));
+  if (fake->spec.fault == FAKE_TWO_SIZES && !fake_send_size (fake, fake->spec.size + FAKE_BLOCK))
+    return FALSE;
   return (fake->spec.fault == FAKE_NO_INFO
-          || fake_reply_option (fake, NBD_OPT_GO, NBD_REP_INFO, data))
-         && fake_reply_option (fake, NBD_OPT_GO, NBD_REP_ACK, NULL);
+          || fake_send_size (fake, fake->spec.fault == FAKE_HUGE_SIZE ? G_MAXUINT64 - 4095
+                                                                      : fake->spec.size))
+         && fake_reply_option (fake, NBD_OPT_GO, NBD_REP_ACK, NULL)
+         && (fake->spec.fault != FAKE_EARLY_REPLY || fake_send_early_reply (fake));
 }
 
 static gboolean
@@ -259,7 +349,7 @@ fake_answer_option (FakeNbd *fake, guint32 option, const GByteArray *data, gbool
     case NBD_OPT_GO:
       if (fake->spec.fault == FAKE_NO_GO)
         return fake_reply_option (fake, option, NBD_REP_ERR_UNSUP, NULL);
-      *ret_over = fake->spec.fault != FAKE_NO_EXPORT && fake->spec.fault != FAKE_LONG_OPTION_TEXT;
+      *ret_over = !fake_refuses (fake);
       return fake_go (fake);
     case NBD_OPT_EXPORT_NAME:
       *ret_over = TRUE;
@@ -302,24 +392,6 @@ fake_handshake (FakeNbd *fake)
 /* The transmission */
 
 static void
-put_chunk (GByteArray *out, guint16 flags, guint16 type, guint64 cookie, guint32 length)
-{
-  put_u32 (out, NBD_STRUCTURED_REPLY_MAGIC);
-  put_u16 (out, flags);
-  put_u16 (out, type);
-  put_u64 (out, cookie);
-  put_u32 (out, length);
-}
-
-static void
-put_simple (GByteArray *out, guint32 error, guint64 cookie)
-{
-  put_u32 (out, NBD_SIMPLE_REPLY_MAGIC);
-  put_u32 (out, error);
-  put_u64 (out, cookie);
-}
-
-static void
 put_error (GByteArray *out, guint16 type, const WireRequest *request, guint32 error,
            const char *text, guint64 offset)
 {
@@ -344,6 +416,14 @@ put_data (FakeNbd *fake, GByteArray *out, guint16 flags, guint64 cookie, guint64
   fake->data_sent += length;
 }
 
+static void
+put_hole (GByteArray *out, guint16 flags, guint64 cookie, guint64 offset, guint32 length)
+{
+  put_chunk (out, flags, NBD_REPLY_TYPE_OFFSET_HOLE, cookie, 12);
+  put_u64 (out, offset);
+  put_u32 (out, length);
+}
+
 static gboolean
 is_zero (const guint8 *data, gsize len)
 {
@@ -366,11 +446,7 @@ put_holes_and_data (FakeNbd *fake, GByteArray *out, const WireRequest *request)
       guint32 length = (guint32)(end - start);
 
       if (is_zero (fake->spec.data + start, length))
-        {
-          put_chunk (out, flags, NBD_REPLY_TYPE_OFFSET_HOLE, request->cookie, 12);
-          put_u64 (out, start);
-          put_u32 (out, length);
-        }
+        put_hole (out, flags, request->cookie, start, length);
       else
         put_data (fake, out, flags, request->cookie, start, length);
       end = start;
@@ -409,8 +485,11 @@ put_status (FakeNbd *fake, GByteArray *out, const WireRequest *request, guint32 
         pos = MIN (end, (pos / FAKE_BLOCK + 1) * FAKE_BLOCK);
       if (fake->spec.fault == FAKE_TINY_STATUS)
         pos = MIN (end, (start / FAKE_BLOCK + 1) * FAKE_BLOCK);
-      put_u32 (list, (guint32)(pos - start));
-      put_u32 (list, state);
+      if (fake->spec.fault == FAKE_CRUMBS)
+        pos = MIN (end, (start / 16 + 1) * 16);
+      put_u32 (list, pos == end && fake->spec.fault == FAKE_LAST_EXTENT ? G_MAXUINT32 - 4095
+                                                                        : (guint32)(pos - start));
+      put_u32 (list, fake->spec.fault == FAKE_STRANGE_STATE ? state | 0xfffffff0 : state);
       if ((request->flags & NBD_CMD_FLAG_REQ_ONE) || fake->spec.fault == FAKE_TINY_STATUS)
         break;
     }
@@ -454,9 +533,7 @@ put_bad_data (FakeNbd *fake, GByteArray *out, const WireRequest *r)
         put_data (fake, out, 0, r->cookie, r->offset + i, 1);
       break;
     case FAKE_HOLE_BEYOND:
-      put_chunk (out, 0, NBD_REPLY_TYPE_OFFSET_HOLE, r->cookie, 12);
-      put_u64 (out, r->offset + r->length);
-      put_u32 (out, 1);
+      put_hole (out, 0, r->cookie, r->offset + r->length, 1);
       break;
     case FAKE_HUGE_CHUNK:
       put_chunk (out, 0, NBD_REPLY_TYPE_OFFSET_DATA, r->cookie, G_MAXUINT32);
@@ -479,6 +556,35 @@ put_bad_data (FakeNbd *fake, GByteArray *out, const WireRequest *r)
       put_u32 (out, ALLOCATION_ID);
       put_u32 (out, r->length);
       put_u32 (out, 0);
+      break;
+    case FAKE_EMPTY_HOLE:
+      put_hole (out, 0, r->cookie, r->offset, 0);
+      break;
+    case FAKE_HUGE_HOLE:
+      put_hole (out, NBD_REPLY_FLAG_DONE, r->cookie, r->offset, G_MAXUINT32);
+      break;
+    case FAKE_WRAPPED_HOLE:
+      put_hole (out, NBD_REPLY_FLAG_DONE, r->cookie, r->offset - r->length, r->length * 2);
+      break;
+    case FAKE_FULL_NOTHING:
+      put_chunk (out, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, r->cookie, 4);
+      put_u32 (out, 0);
+      break;
+    case FAKE_MIXED:
+      put_data (fake, out, 0, r->cookie, r->offset, r->length / 2);
+      put_simple (out, 0, r->cookie);
+      break;
+    case FAKE_ERROR_AND_DATA:
+      put_error (out, NBD_REPLY_TYPE_ERROR, r, NBD_EIO, "", 0);
+      memset (out->data + 4, 0, 2); /* not the last chunk */
+      put_data (fake, out, NBD_REPLY_FLAG_DONE, r->cookie, r->offset, r->length);
+      break;
+    case FAKE_DRIP_DATA:
+      put_chunk (out, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_OFFSET_DATA, r->cookie, r->length + 8);
+      put_u64 (out, r->offset);
+      break;
+    case FAKE_STRANGE_REPLY_FLAGS:
+      put_data (fake, out, 0xffff, r->cookie, r->offset, r->length);
       break;
     case FAKE_STALL:
       put_data (fake, out, 0, r->cookie, r->offset, r->length / 2);
@@ -504,6 +610,11 @@ put_bad_status (FakeNbd *fake, GByteArray *out, const WireRequest *r)
   if (fake->spec.fault == FAKE_NO_STATUS)
     {
       put_chunk (out, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, r->cookie, 0);
+      return;
+    }
+  if (fake->spec.fault == FAKE_STATUS_EIO)
+    {
+      put_error (out, NBD_REPLY_TYPE_ERROR, r, NBD_EIO, "no map", 0);
       return;
     }
   if (fake->spec.fault == FAKE_DATA_FOR_STATUS)
@@ -566,6 +677,33 @@ put_bad_header (FakeNbd *fake, GByteArray *out, const WireRequest *r)
     case FAKE_BAD_ERROR_OFFSET:
       put_error (out, NBD_REPLY_TYPE_ERROR_OFFSET, r, NBD_EIO, "", r->offset + r->length);
       break;
+    case FAKE_ZERO_ERROR:
+      put_error (out, NBD_REPLY_TYPE_ERROR, r, 0, "", 0);
+      break;
+    case FAKE_LYING_ERROR_TEXT:
+      put_chunk (out, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_ERROR, r->cookie, 6);
+      put_u32 (out, NBD_EIO);
+      put_u16 (out, 4096);
+      break;
+    case FAKE_UGLY_ERROR_TEXT:
+      put_error (out, NBD_REPLY_TYPE_ERROR, r, NBD_EIO, UGLY, 0);
+      break;
+    case FAKE_SIMPLE_ERROR:
+      put_simple (out, NBD_EIO, r->cookie);
+      break;
+    case FAKE_EXTENDED:
+      put_u32 (out, EXTENDED_REPLY_MAGIC);
+      put_u64 (out, 0);
+      put_u64 (out, 0);
+      put_u64 (out, 0);
+      break;
+    case FAKE_ECHO:
+      put_u32 (out, NBD_REQUEST_MAGIC);
+      put_u32 (out, r->command);
+      put_u64 (out, r->cookie);
+      put_u64 (out, r->offset);
+      put_u32 (out, r->length);
+      break;
     case FAKE_LONG_ERROR_TEXT:
       text = g_strnfill (5000, 'x');
       put_error (out, NBD_REPLY_TYPE_ERROR, r, NBD_EIO, text, 0);
@@ -594,6 +732,11 @@ fake_misbehave (FakeNbd *fake, const WireRequest *request)
     return fake_be_silent (fake);
   if (fake->spec.fault == FAKE_CUT)
     return fake_cut (fake);
+  if (fake->spec.fault == FAKE_BYE)
+    {
+      channel_shutdown (fake->channel);
+      return FALSE;
+    }
   if ((fake->spec.fault >= FAKE_LONG_CHUNK && fake->spec.fault <= FAKE_ENDLESS_CHUNKS)
       || (fake->spec.fault >= FAKE_HOLE_BEYOND && fake->spec.fault < FAKE_EMPTY_EXTENT))
     put_bad_data (fake, out, request);
@@ -603,6 +746,8 @@ fake_misbehave (FakeNbd *fake, const WireRequest *request)
     put_bad_header (fake, out, request);
   if (!fake_write (fake, out))
     return FALSE;
+  if (fake->spec.fault == FAKE_DRIP_DATA)
+    return fake_drip (fake);
   return fake->spec.fault == FAKE_STALL ? fake_be_silent (fake)
                                         : fake->spec.fault != FAKE_CLOSE_IN_DATA;
 }
@@ -613,7 +758,7 @@ fake_is_time (const FakeNbd *fake, const WireRequest *request)
   FakeFault fault = fake->spec.fault;
   gboolean status = request->command == NBD_CMD_BLOCK_STATUS;
 
-  if (fault < FAKE_WRONG_COOKIE || fault == FAKE_TINY_STATUS || fake->n_requests < fake->spec.at)
+  if (fault < FAKE_WRONG_COOKIE || fault >= FAKE_LAST_EXTENT || fake->n_requests < fake->spec.at)
     return FALSE;
   if (fault >= FAKE_EMPTY_EXTENT)
     return status;
@@ -778,6 +923,18 @@ fake_fault_get_name (FakeFault fault)
     [FAKE_NO_INFO] = "no-info",
     [FAKE_SHORT_INFO] = "short-info",
     [FAKE_LONG_OPTION_TEXT] = "long-option-text",
+    [FAKE_UGLY_OPTION_TEXT] = "ugly-option-text",
+    [FAKE_NO_FIXED] = "no-fixed",
+    [FAKE_STRANGE_FLAGS] = "strange-flags",
+    [FAKE_HANG_UP_AT_TLS] = "hang-up-at-tls",
+    [FAKE_TLS_GARBAGE] = "tls-garbage",
+    [FAKE_LONG_ACK] = "long-ack",
+    [FAKE_UNKNOWN_REPLY] = "unknown-reply",
+    [FAKE_SHORT_CONTEXT] = "short-context",
+    [FAKE_TWO_SIZES] = "two-sizes",
+    [FAKE_NO_FLAGS] = "no-flags",
+    [FAKE_GOING_DOWN] = "going-down",
+    [FAKE_EARLY_REPLY] = "early-reply",
     [FAKE_WRONG_COOKIE] = "wrong-cookie",
     [FAKE_BAD_MAGIC] = "bad-magic",
     [FAKE_CLOSE] = "close",
@@ -794,6 +951,13 @@ fake_fault_get_name (FakeFault fault)
     [FAKE_EIO] = "eio",
     [FAKE_SHUTDOWN] = "shutdown",
     [FAKE_BAD_ERROR_OFFSET] = "bad-error-offset",
+    [FAKE_ZERO_ERROR] = "zero-error",
+    [FAKE_LYING_ERROR_TEXT] = "lying-error-text",
+    [FAKE_UGLY_ERROR_TEXT] = "ugly-error-text",
+    [FAKE_SIMPLE_ERROR] = "simple-error",
+    [FAKE_EXTENDED] = "extended",
+    [FAKE_ECHO] = "echo",
+    [FAKE_BYE] = "bye",
     [FAKE_LONG_ERROR_TEXT] = "long-error-text",
     [FAKE_HOLE_BEYOND] = "hole-beyond",
     [FAKE_HUGE_CHUNK] = "huge-chunk",
@@ -802,6 +966,14 @@ fake_fault_get_name (FakeFault fault)
     [FAKE_ENDLESS_NOTHING] = "endless-nothing",
     [FAKE_TWICE] = "twice",
     [FAKE_STATUS_FOR_DATA] = "status-for-data",
+    [FAKE_EMPTY_HOLE] = "empty-hole",
+    [FAKE_HUGE_HOLE] = "huge-hole",
+    [FAKE_WRAPPED_HOLE] = "wrapped-hole",
+    [FAKE_FULL_NOTHING] = "full-nothing",
+    [FAKE_MIXED] = "mixed",
+    [FAKE_ERROR_AND_DATA] = "error-and-data",
+    [FAKE_DRIP_DATA] = "drip-data",
+    [FAKE_STRANGE_REPLY_FLAGS] = "strange-reply-flags",
     [FAKE_CUT] = "cut",
     [FAKE_STALL] = "stall",
     [FAKE_EARLY_DONE] = "early-done",
@@ -813,6 +985,10 @@ fake_fault_get_name (FakeFault fault)
     [FAKE_CONTEXT_TWICE] = "context-twice",
     [FAKE_UNEVEN_STATUS] = "uneven-status",
     [FAKE_DATA_FOR_STATUS] = "data-for-status",
+    [FAKE_STATUS_EIO] = "status-eio",
+    [FAKE_LAST_EXTENT] = "last-extent",
+    [FAKE_STRANGE_STATE] = "strange-state",
+    [FAKE_CRUMBS] = "crumbs",
     [FAKE_TINY_STATUS] = "tiny-status",
   };
 

@@ -36,6 +36,18 @@ typedef enum
   FAKE_NO_INFO,          /* accepts NBD_OPT_GO without a word about the export */
   FAKE_SHORT_INFO,       /* an NBD_INFO_EXPORT without flags */
   FAKE_LONG_OPTION_TEXT, /* refuses with a text of 60000 bytes */
+  FAKE_UGLY_OPTION_TEXT, /* refuses with a text of what no terminal should get */
+  FAKE_NO_FIXED,         /* newstyle, but not the fixed one */
+  FAKE_STRANGE_FLAGS,    /* flags of the server and the export that nobody knows (harmless) */
+  FAKE_HANG_UP_AT_TLS,   /* closes after the STARTTLS reply */
+  FAKE_TLS_GARBAGE,      /* a record of TLS without sense in it */
+  FAKE_LONG_ACK,         /* an acknowledgement with data */
+  FAKE_UNKNOWN_REPLY,    /* to an option: neither an end nor what belongs to it */
+  FAKE_SHORT_CONTEXT,    /* 3 bytes */
+  FAKE_TWO_SIZES,        /* the export has one size and then another one */
+  FAKE_NO_FLAGS,         /* an export without NBD_FLAG_HAS_FLAGS */
+  FAKE_GOING_DOWN,       /* refuses the export, for it shuts down */
+  FAKE_EARLY_REPLY,      /* a reply right behind the handshake, to nothing */
 
   /* The transmission; from request number `at` on */
   FAKE_WRONG_COOKIE,
@@ -54,6 +66,13 @@ typedef enum
   FAKE_EIO,
   FAKE_SHUTDOWN,
   FAKE_BAD_ERROR_OFFSET,
+  FAKE_ZERO_ERROR,       /* an error that is none */
+  FAKE_LYING_ERROR_TEXT, /* longer than its chunk */
+  FAKE_UGLY_ERROR_TEXT,
+  FAKE_SIMPLE_ERROR, /* not in a chunk */
+  FAKE_EXTENDED,     /* a header of a kind that was not agreed on */
+  FAKE_ECHO,         /* the request itself */
+  FAKE_BYE,          /* the end of TLS, where there is TLS, before the answer */
   FAKE_LONG_ERROR_TEXT,
   FAKE_HOLE_BEYOND,
   FAKE_HUGE_CHUNK,      /* 4 GiB - 1 of data */
@@ -62,9 +81,17 @@ typedef enum
   FAKE_ENDLESS_NOTHING, /* empty chunks without an end */
   FAKE_TWICE,           /* a second answer to the same request */
   FAKE_STATUS_FOR_DATA,
-  FAKE_CUT,        /* the socket is closed in the middle, for TLS without close_notify */
-  FAKE_STALL,      /* the first half of the data, and then nothing */
-  FAKE_EARLY_DONE, /* the first half, and then an end that is no error */
+  FAKE_EMPTY_HOLE,
+  FAKE_HUGE_HOLE,           /* 4 GiB - 1 */
+  FAKE_WRAPPED_HOLE,        /* from before 0 to beyond it */
+  FAKE_FULL_NOTHING,        /* a chunk of no content, with 4 bytes of it */
+  FAKE_MIXED,               /* the first half in a chunk, the rest in a simple reply */
+  FAKE_ERROR_AND_DATA,      /* an error, and all of the data (harmless: the request fails) */
+  FAKE_DRIP_DATA,           /* byte by byte, with long pauses */
+  FAKE_STRANGE_REPLY_FLAGS, /* that nobody knows (harmless) */
+  FAKE_CUT,                 /* the socket is closed in the middle, for TLS without close_notify */
+  FAKE_STALL,               /* the first half of the data, and then nothing */
+  FAKE_EARLY_DONE,          /* the first half, and then an end that is no error */
   FAKE_EMPTY_EXTENT,
   FAKE_LONG_EXTENTS, /* goes on after the range is covered */
   FAKE_WRONG_CONTEXT,
@@ -73,7 +100,11 @@ typedef enum
   FAKE_CONTEXT_TWICE, /* the same status twice in a reply */
   FAKE_UNEVEN_STATUS, /* half an extent */
   FAKE_DATA_FOR_STATUS,
-  FAKE_TINY_STATUS, /* one block a reply (harmless) */
+  FAKE_STATUS_EIO,    /* (harmless: the request fails) */
+  FAKE_LAST_EXTENT,   /* goes far beyond the end of the export (harmless) */
+  FAKE_STRANGE_STATE, /* bits that nobody knows (harmless) */
+  FAKE_CRUMBS,        /* extents of 16 bytes (harmless) */
+  FAKE_TINY_STATUS,   /* one block a reply (harmless) */
   FAKE_N_FAULTS
 } FakeFault;
 

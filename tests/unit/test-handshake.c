@@ -110,16 +110,20 @@ static void
 test_faults (void **state)
 {
   static const Case cases[] = {
-    { FAKE_NOT_NBD, NBD_ERROR_PROTOCOL, "fake:10809: this is not an NBD server" },
+    { FAKE_NOT_NBD, NBD_ERROR_PROTOCOL,
+      "fake:10809: this is not an NBD server: it sent \"NBDMAGIDIHAVEOPT\\x00\\x03\" where "
+      "\"NBDMAGICIHAVEOPT\" belongs" },
     { FAKE_OLDSTYLE, NBD_ERROR_REFUSED,
       "fake:10809: the server speaks an old version of NBD; one with the fixed newstyle handshake "
       "is needed" },
     { FAKE_BAD_OPTION_MAGIC, NBD_ERROR_PROTOCOL,
-      "fake:10809: the server sent garbage for the reply to an option" },
+      "fake:10809: the server sent garbage (magic number 0x0003e889045565aa) for the reply to "
+      "NBD_OPT_STRUCTURED_REPLY" },
     { FAKE_WRONG_OPTION, NBD_ERROR_PROTOCOL,
-      "fake:10809: the server answered option 9 where 8 was asked" },
+      "fake:10809: the server answered option 9 where 8 (NBD_OPT_STRUCTURED_REPLY) was asked" },
     { FAKE_HUGE_OPTION_REPLY, NBD_ERROR_PROTOCOL,
-      "fake:10809: the server's reply to option 8 is 268435456 bytes long" },
+      "fake:10809: the server's reply to NBD_OPT_STRUCTURED_REPLY is 268435456 bytes long, which "
+      "may have 0" },
     { FAKE_ENDLESS_INFO, NBD_ERROR_PROTOCOL,
       "fake:10809: the server sends replies to an option without end" },
     { FAKE_NO_EXPORT, NBD_ERROR_REFUSED,
@@ -127,7 +131,7 @@ test_faults (void **state)
       "\\\"export\\\")" },
     { FAKE_HUGE_SIZE, NBD_ERROR_PROTOCOL,
       "fake:10809: the server described an impossible export (size 18446744073709547520, flags "
-      "0x45)" },
+      "0x45): at most 2^63-1 bytes and flag 0x1 belong there" },
     { FAKE_BAD_BLOCK_SIZE, NBD_ERROR_PROTOCOL,
       "fake:10809: the server sent block sizes that the protocol does not allow" },
     { FAKE_FOREIGN_CONTEXT, NBD_ERROR_PROTOCOL,
