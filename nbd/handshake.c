@@ -110,7 +110,7 @@ session_greet (Session *session, GError **error)
       if (session->spec->credentials != NULL)
         return session_fail (session, error, NBD_ERROR_NO_TLS,
                              "the server offers no TLS (it speaks an old version of NBD); nothing "
-                             "was sent in clear");
+                             "was sent in clear: turn TLS on over there");
       return session_fail (session, error, NBD_ERROR_REFUSED,
                            "the server speaks an old version of NBD; one with the fixed newstyle "
                            "handshake is needed");
@@ -217,7 +217,9 @@ session_refused (Session *session, const char *what, const Reply *reply, GError 
 
   g_set_error (error, NBD_ERROR, code, "%s: the server refused %s (%s)%s",
                channel_get_peer (session->channel), what, answer,
-               reply->type == NBD_REP_ERR_TLS_REQD ? "; it demands TLS" : "");
+               reply->type == NBD_REP_ERR_TLS_REQD
+                   ? "; it demands TLS: use nbds:// with its credentials"
+                   : "");
   return FALSE;
 }
 
@@ -233,9 +235,10 @@ session_start_tls (Session *session, GError **error)
     {
       g_autofree char *answer = reply_describe (reply);
 
-      g_set_error (error, NBD_ERROR, NBD_ERROR_NO_TLS,
-                   "%s: the server offers no TLS (%s); nothing was sent in clear",
-                   channel_get_peer (session->channel), answer);
+      g_set_error (
+          error, NBD_ERROR, NBD_ERROR_NO_TLS,
+          "%s: the server offers no TLS (%s); nothing was sent in clear: turn TLS on over there",
+          channel_get_peer (session->channel), answer);
       return FALSE;
     }
   session->channel = tls_channel_connect (session->channel, session->spec->credentials,

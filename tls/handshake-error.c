@@ -224,7 +224,8 @@ handshake_error_from_early_end (const Credentials *credentials)
                         "%s a client: TLS-PSK user \"%s\" may not be allowed there, or it ended: "
                         "its log tells",
                         how, shown);
-  return g_error_new (
-      TLS_ERROR, TLS_ERROR_HUNG_UP,
-      "%s a certificate: ours (%s) is not allowed there, or it ended: its log tells", how, shown);
+  return g_error_new (TLS_ERROR, TLS_ERROR_HUNG_UP,
+                      "%s a certificate: ours (%s) is not allowed there, or revoked, or of a CA "
+                      "that it doesn't know, or it ended: its log tells",
+                      how, shown);
 }

@@ -260,7 +260,7 @@ test_tls_refused_by_server (void **state)
   assert_null (shake_hands_tls (&fake, FAKE_NO_TLS, "src.test", &error));
   assert_string_equal (error->message,
                        "fake:10809: the server offers no TLS (NBD_REP_ERR_POLICY: no "
-                       "\\x1b[31mTLS\\x0a); nothing was sent in clear");
+                       "\\x1b[31mTLS\\x0a); nothing was sent in clear: turn TLS on over there");
   assert_true (g_error_matches (error, NBD_ERROR, NBD_ERROR_NO_TLS));
   fake_nbd_join (fake);
   assert_int_equal (fake_nbd_get_clear_options (fake), 1);
