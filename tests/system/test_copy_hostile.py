@@ -149,7 +149,7 @@ def judge(result, server, target, words):
 def try_fault(server, words, how, target):
     with server:
         timeout = "--timeout=1" if words is LATE else "--timeout=30"
-        run = copy_measured if server.tls else copy
+        run = copy_measured if server.tls and target else copy  # once is enough
         result = run(server.uri(), target or "null:", timeout, *how)
         judge(result, server, target, words)
     if not SANITIZED:
