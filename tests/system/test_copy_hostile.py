@@ -8,7 +8,8 @@ import re
 import pytest
 
 from copyservers import Credentials, Hostile
-from copyworld import VMFERRY, KIB, assert_absent, assert_same, copy, copy_measured, journal, part
+from copyworld import (KIB, MIB, VMFERRY, assert_absent, assert_same, copy, copy_measured, journal,
+                       part)
 
 IN_TLS = ("no-tls", "inject", "hang-up-in-tls", "hang-up-at-tls", "silent-in-tls", "tls-garbage")
 HARMLESS = ("honest", "no-go", "strange-flags", "strange-reply-flags", "last-extent",
@@ -206,3 +207,15 @@ def test_late_and_to_nowhere(tmp_path, credentials):
     try_all(tmp_path, {"honest": None, **READ}, credentials.good,
             ("--at=3", "--no-status", "--holes", "--min-block=1", "--max-payload=65536"),
             to_file=False)
+
+
+def test_memory_while_much_is_under_way(tmp_path, credentials):
+    """More is asked for than fits into the limit, and more extents come than are kept."""
+    for fault, words in (("honest", None), ("stall", LATE),
+                         ("crumbs", ("block status", "chunk of type 5"))):
+        with Hostile(tmp_path, fault, f"--size={100 * MIB}", tls=credentials.good) as server:
+            timeout = "--timeout=1" if words is LATE else "--timeout=30"
+            result = copy_measured(server.uri(), "null:", timeout)
+            judge(result, server, None, words)
+        os.unlink(server.source)
+        assert SANITIZED or result.rss_kib < 64 * KIB, (fault, result.rss_kib)
