@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/agent.h"
+#include "daemon/standard-fds.h"
 #include "qmp/printable.h"
 
 #include <glib-unix.h>
