@@ -16,7 +16,8 @@ cli_options_add_copy (GOptionContext *context, CliRaw *raw)
       = { { "target-format", 0, 0, G_OPTION_ARG_FILENAME, &raw->target_format,
             "Format of the target: raw, qcow2, vmdk, ... (default: raw)", "F" },
           { "connections", 0, 0, G_OPTION_ARG_FILENAME, &raw->connections,
-            "Connections to the server, where it allows several (default: 1)", "N" },
+            "Connections to the server, where it allows several (default: 1 with TLS, else 2)",
+            "N" },
           { "rate", 0, 0, G_OPTION_ARG_FILENAME, &raw->rate,
             "Limit, bytes per second, with K, M or G (default: none)", "BYTES" },
           { "bitmap", 0, 0, G_OPTION_ARG_FILENAME, &raw->bitmap,
@@ -49,7 +50,7 @@ take_bitmap (CliOptions *options, const CliRaw *raw, GError **error)
 static gboolean
 take_connections (CliOptions *options, const CliRaw *raw, GError **error)
 {
-  gint64 n = 1;
+  gint64 n = 0;
   if (raw->connections != NULL
       && !cli_value_parse_number ("--connections", raw->connections, "connections", 1,
                                   MAX_CONNECTIONS, &n, error))

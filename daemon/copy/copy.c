@@ -19,7 +19,7 @@ spec_check (const CopySpec *spec, GError **error)
 {
   gboolean lost = g_str_equal (spec->target, "null:");
 
-  if (spec->n_connections < 1 || spec->n_connections > MAX_CONNECTIONS)
+  if (spec->n_connections > MAX_CONNECTIONS)
     return spec_fail ("a copy takes 1 to 16 connections", error);
   if (spec->resume && (lost || nbd_uri_is_uri (spec->target)))
     return spec_fail ("--resume works with files and block devices: whether null: or an NBD server "
@@ -31,6 +31,14 @@ spec_check (const CopySpec *spec, GError **error)
     return spec_fail ("--verify is about whole disks: it can't be used with --bitmap", error);
   return copy_target_check (spec->target, spec->target_format != NULL ? spec->target_format : "raw",
                             spec->bitmap != NULL, error);
+}
+
+/* QEMU encrypts in one thread, whatever comes of several connections; clear text comes faster than
+ * one thread of ours writes it. */
+static guint
+choose_connections (const NbdUri *uri)
+{
+  return uri->tls ? 1 : 2;
 }
 
 /* The same for each way to write it, and nothing that is a secret. */
@@ -64,7 +72,7 @@ copy_new (const CopySpec *spec, GError **error)
   copy->target = g_strdup (spec->target);
   copy->target_format = g_strdup (spec->target_format != NULL ? spec->target_format : "raw");
   copy->bitmap = g_strdup (spec->bitmap);
-  copy->n_connections = spec->n_connections;
+  copy->n_connections = spec->n_connections > 0 ? spec->n_connections : choose_connections (uri);
   copy->rate = spec->rate;
   copy->timeout_ms = spec->timeout_ms;
   copy->resume = spec->resume;

@@ -14,7 +14,7 @@ typedef struct
   const char *target;        /* path, NBD URI, or "null:" */
   const char *target_format; /* NULL: raw */
   const char *bitmap;        /* NULL: everything */
-  guint n_connections;       /* 1 to 16 */
+  guint n_connections;       /* 1 to 16; 0: as many as are usually best */
   guint64 rate;              /* bytes per second; 0: no limit */
   gint64 timeout_ms;         /* without progress */
   gboolean resume;
