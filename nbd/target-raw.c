@@ -226,6 +226,16 @@ raw_zero (NbdTarget *target, guint64 offset, guint64 len, GError **error)
   return raw_write_zeroes (raw, offset, len, error);
 }
 
+/* The kernel reads ahead into folios of up to some MiB, and drops only what is whole in the range:
+ * so that begins where any of them may begin. */
+static void
+raw_drop_read (RawTarget *raw, guint64 offset, guint64 len)
+{
+  guint64 start = offset - offset % WINDOW;
+
+  posix_fadvise (raw->fd, (off_t)start, (off_t)(offset + len - start), POSIX_FADV_DONTNEED);
+}
+
 /* From the storage: the first read after writes finds an empty page cache, and leaves one. */
 static gboolean
 raw_read (NbdTarget *target, void *buf, gsize len, guint64 offset, GError **error)
@@ -248,7 +258,7 @@ raw_read (NbdTarget *target, void *buf, gsize len, guint64 offset, GError **erro
       else if (errno != EINTR)
         return raw_fail (raw, errno, "read", offset + done, len - done, error);
     }
-  posix_fadvise (raw->fd, (off_t)offset, (off_t)len, POSIX_FADV_DONTNEED);
+  raw_drop_read (raw, offset, len);
   return TRUE;
 }
 
