@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One lab for the whole suite; each test gets it in good order and is judged by what it leaves."""
 import os
+import shutil
 import sys
+import tempfile
 
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, os.path.realpath(f"{os.path.dirname(__file__)}/../lab"))
+from copyservers import Credentials
 from vmlab import Lab
 from world import NOISE, World
 
@@ -35,6 +38,27 @@ def world(session_world):
     session_world.clean_up()
     for host, start in starts.items():
         assert not NOISE.search(host.agent.log()[start:]), host.agent.log()[start:][-2000:]
+
+
+@pytest.fixture
+def here():
+    """A directory on a disk, with a name short enough for sockets; gone afterwards."""
+    path = tempfile.mkdtemp(prefix="vmferry-copy-", dir="/var/tmp")
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def memory():
+    """The same in memory, for what is large."""
+    path = tempfile.mkdtemp(prefix="vmferry-copy-", dir="/dev/shm")
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def credentials(tmp_path_factory):
+    return Credentials(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -4,9 +4,12 @@ UNIX sockets or, with TLS, on loopback ports."""
 import collections
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+
+import pytest
 
 from vmlab import run, wait_for
 from vmlab.pki import Pki
@@ -73,6 +76,9 @@ class Server:
         return any(line.endswith(self.socket + "\n") for line in open("/proc/net/unix"))
 
     def start(self):
+        program = str(self.argv()[0])
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
         if not self.tls and os.path.exists(self.socket):
             os.unlink(self.socket)
         with open(self.log, "a") as log:

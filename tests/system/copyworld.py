@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the tests of `vmferry copy` share: disks, the command, and what must be true afterwards."""
+import contextlib
 import json
 import os
 import random
@@ -191,6 +192,17 @@ def assert_absent(target):
     assert_alone(target)
 
 
+@contextlib.contextmanager
+def mounted(directory, options):
+    """A small file system of its own."""
+    os.makedirs(directory)
+    run("mount", "-t", "tmpfs", "-o", options, "none", directory)
+    try:
+        yield directory
+    finally:
+        run("umount", directory)
+
+
 def part(target):
     return f"{target}.vmferry-part"
 
@@ -201,4 +213,4 @@ def journal(target):
 
 __all__ = ["Copy", "GIB", "KIB", "MIB", "Result", "TIB", "allocated", "assert_absent",
            "assert_alone", "assert_same", "assert_same_image", "assert_sparse", "copy",
-           "copy_measured", "journal", "make_disk", "part", "run", "signal", "wait_for"]
+           "copy_measured", "journal", "make_disk", "mounted", "part", "run", "signal", "wait_for"]
