@@ -94,6 +94,7 @@ start_on (int listener, const char *socket_path, int fd, const char *path, const
         explain (server, error);
       return NULL;
     }
+  nbd_target_set_file (target, fd);
   *ret_target = target;
   return g_steal_pointer (&server);
 }

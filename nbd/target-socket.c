@@ -4,8 +4,10 @@
 #include "nbd/nbd-error.h"
 #include "nbd/target.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* What may be sent and not answered.  qemu-nbd works on 16 requests at a time. */
 #define MAX_BYTES (8u * 1024 * 1024)
@@ -13,6 +15,8 @@
 /* Of one write of zeroes: a multiple of any cluster size, far from the 2 GiB at which QEMU stops.
  */
 #define MAX_ZERO (1024u * 1024 * 1024)
+/* After so many bytes that were read, the page cache of the server's file is dropped. */
+#define MAX_CACHED (16u * 1024 * 1024)
 
 typedef struct
 {
@@ -25,8 +29,19 @@ typedef struct
   NbdRequest requests[MAX_REQUESTS];
   gboolean busy[MAX_REQUESTS];
   guint n_busy;
-  guint64 bytes; /* of data, in busy requests */
+  guint64 bytes;  /* of data, in busy requests */
+  int file;       /* the one behind the server, or -1 */
+  guint64 cached; /* read since its page cache was dropped */
 } SocketTarget;
+
+/* Clean pages only: after a flush that is all of them. */
+static void
+socket_drop_cache (SocketTarget *self)
+{
+  if (self->file >= 0)
+    posix_fadvise (self->file, 0, 0, POSIX_FADV_DONTNEED);
+  self->cached = 0;
+}
 
 /* A failed request fails the call that sees it, whoever sent it. */
 static gboolean
@@ -209,7 +224,10 @@ socket_do_flush (NbdTarget *target, GError **error)
   if (!(nbd_client_get_export (self->client)->flags & NBD_FLAG_SEND_FLUSH))
     return TRUE;
   socket_submit (self, &request);
-  return socket_run (self, socket_is_idle, NULL, error);
+  if (!socket_run (self, socket_is_idle, NULL, error))
+    return FALSE;
+  socket_drop_cache (self);
+  return TRUE;
 }
 
 static gboolean
@@ -220,11 +238,16 @@ socket_do_read (NbdTarget *target, void *buf, gsize len, guint64 offset, GError 
   if (!socket_check_range (self, offset, len, error)
       || !socket_run (self, socket_is_idle, NULL, error))
     return FALSE;
-  if (nbd_exchange_read (self->client, buf, len, offset, self->timeout_ms, self->cancellable,
-                         error))
-    return TRUE;
-  g_prefix_error (error, "%s: ", self->target.name);
-  return FALSE;
+  if (!nbd_exchange_read (self->client, buf, len, offset, self->timeout_ms, self->cancellable,
+                          error))
+    {
+      g_prefix_error (error, "%s: ", self->target.name);
+      return FALSE;
+    }
+  self->cached += len;
+  if (self->cached >= MAX_CACHED)
+    socket_drop_cache (self);
+  return TRUE;
 }
 
 /* The length and the state of what begins at `offset`, out of one bounded query. */
@@ -364,6 +387,9 @@ socket_free (NbdTarget *target)
   if (self->client != NULL)
     nbd_client_disconnect (self->client);
   nbd_client_free (self->client);
+  socket_drop_cache (self);
+  if (self->file >= 0)
+    close (self->file);
   for (guint i = 0; i < MAX_REQUESTS; i++)
     nbd_request_clear (&self->requests[i]);
   g_clear_object (&self->cancellable);
@@ -404,6 +430,16 @@ socket_check_export (SocketTarget *self, const NbdExport *export, GError **error
   return FALSE;
 }
 
+void
+nbd_target_set_file (NbdTarget *target, int fd)
+{
+  SocketTarget *self = (SocketTarget *)target;
+  g_autofree char *path = g_strdup_printf ("/proc/self/fd/%d", fd);
+
+  g_return_if_fail (self->file < 0);
+  self->file = open (path, O_RDONLY | O_CLOEXEC);
+}
+
 static SocketTarget *
 socket_new (const char *name, gboolean is_zero, gint64 timeout_ms, GCancellable *cancellable)
 {
@@ -412,6 +448,7 @@ socket_new (const char *name, gboolean is_zero, gint64 timeout_ms, GCancellable 
   self->target.klass = &socket_class;
   self->target.name = g_strdup (name);
   self->target.is_zero = is_zero;
+  self->file = -1;
   g_mutex_init (&self->lock);
   self->timeout_ms = timeout_ms;
   self->cancellable = cancellable != NULL ? g_object_ref (cancellable) : NULL;

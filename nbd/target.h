@@ -51,6 +51,10 @@ NbdTarget *nbd_target_new_socket (const char *path, const char *export_name, con
                                   gboolean is_zero, gint64 timeout_ms, GCancellable *cancellable,
                                   GError **error);
 
+/* The file that the server of nbd_target_new_socket () writes: its page cache isn't flooded either.
+ * `fd` is opened anew, so that no lock of it lives longer. */
+void nbd_target_set_file (NbdTarget *target, int fd);
+
 /* Any NBD server, after the handshake; takes over `client`, which should have asked for
  * base:allocation alone, for find_data.  The rest as nbd_target_new_socket (). */
 struct NbdClient;
