@@ -40,20 +40,23 @@ def world(session_world):
         assert not NOISE.search(host.agent.log()[start:]), host.agent.log()[start:][-2000:]
 
 
+def directory(where):
+    """One with a name short enough for sockets, gone afterwards."""
+    path = tempfile.mkdtemp(prefix="vmferry-copy-", dir=where)
+    yield path
+    shutil.rmtree(path)
+
+
 @pytest.fixture
 def here():
-    """A directory on a disk, with a name short enough for sockets; gone afterwards."""
-    path = tempfile.mkdtemp(prefix="vmferry-copy-", dir="/var/tmp")
-    yield path
-    shutil.rmtree(path)
+    """In memory, where there is enough: most tests are not about disks, and wait for none."""
+    room = os.statvfs("/dev/shm")
+    yield from directory("/dev/shm" if room.f_bavail * room.f_frsize > 2 << 30 else "/var/tmp")
 
 
 @pytest.fixture
-def memory():
-    """The same in memory, for what is large."""
-    path = tempfile.mkdtemp(prefix="vmferry-copy-", dir="/dev/shm")
-    yield path
-    shutil.rmtree(path)
+def on_disk():
+    yield from directory("/var/tmp")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 """NBD servers for the tests of `vmferry copy`, each a context manager that ends what it began, on
 UNIX sockets or, with TLS, on loopback ports."""
 import collections
+import contextlib
 import json
 import os
 import shutil
@@ -71,6 +72,9 @@ class Server:
     def answers(self):
         """Without a connection, which some programs would take for their only client."""
         assert self.process.poll() is None, open(self.log).read()
+        return self.listens()
+
+    def listens(self):
         if self.tls:
             return f":{self.port:04X} 00000000:0000 0A" in open("/proc/net/tcp").read()
         return any(line.endswith(self.socket + "\n") for line in open("/proc/net/unix"))
@@ -83,14 +87,15 @@ class Server:
             os.unlink(self.socket)
         with open(self.log, "a") as log:
             self.process = subprocess.Popen([str(a) for a in self.argv()], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log)
+                                            stdout=log, stderr=log, start_new_session=True)
         wait_for(self.answers, lambda: f"{self.argv()}: {open(self.log).read()}")
         return self
 
     def stop(self, how=signal.SIGKILL):
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(how)
+        """Its children, too: some programs have one for each client."""
         if self.process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, how)
             self.process.wait(30)
 
     def restart(self):
@@ -214,9 +219,10 @@ class Nbdkit(Server):
 class NbdServer(Server):
     """The reference implementation; it knows simple replies only."""
 
-    def __init__(self, directory, image, name="disk", tls=None):
+    def __init__(self, directory, image, name="disk", tls=None, writable=False):
         super().__init__(directory, name, tls)
-        self.image = image
+        self.image, self.writable = image, writable
+        self.pid_file = f"{directory}/server{Server.count}.pid"
 
     def argv(self):
         config = f"{self.directory}/nbd-server{self.socket.rpartition('nbd')[2]}.conf"
@@ -227,8 +233,25 @@ class NbdServer(Server):
                 f"cacertfile = {self.tls}/ca-cert.pem\n" if self.tls
                 else f"unixsock = {self.socket}\nport = {free_port()}\n"
                      f"listenaddr = {LOCAL.address}\n") +
-                    f"[{self.name}]\nexportname = {self.image}\nreadonly = true\n")
-        return "nbd-server", "-d", "-C", config
+                    f"[{self.name}]\nexportname = {self.image}\n"
+                    f"readonly = {'false' if self.writable else 'true'}\n")
+        return "nbd-server", "-C", config, "-p", self.pid_file
+
+    def answers(self):
+        """It leaves its parent; in the foreground it would serve one client and end."""
+        return os.path.exists(self.pid_file) and self.listens()
+
+    def start(self):
+        if os.path.exists(self.pid_file):
+            os.unlink(self.pid_file)
+        return super().start()
+
+    __enter__ = start
+
+    def stop(self, how=signal.SIGKILL):
+        super().stop(how)
+        with contextlib.suppress(OSError):
+            os.killpg(int(open(self.pid_file).read()), how)
 
 
 class Hostile(Server):

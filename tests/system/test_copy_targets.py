@@ -255,11 +255,11 @@ def test_an_image_that_is_in_use_is_not_replaced(here, served):
     assert_alone(target)
 
 
-def test_the_page_cache_is_not_flooded(here):
-    if run("stat", "-f", "-c", "%T", here).stdout.strip() in ("tmpfs", "ramfs"):
-        pytest.skip(f"{here} is in memory itself")
-    target = f"{here}/target"
-    with Nbdkit(here, "pattern", f"size={128 * MIB}") as server:
+def test_the_page_cache_is_not_flooded(on_disk):
+    if run("stat", "-f", "-c", "%T", on_disk).stdout.strip() in ("tmpfs", "ramfs"):
+        pytest.skip(f"{on_disk} is in memory itself")
+    target = f"{on_disk}/target"
+    with Nbdkit(on_disk, "pattern", f"size={128 * MIB}") as server:
         for more in ((), ("--verify",), ("--target-format", "qcow2"),
                      ("--target-format", "qcow2", "--verify")):
             copy(server.uri(), target, *more).check(0)
