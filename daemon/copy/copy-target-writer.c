@@ -53,8 +53,10 @@ start_qemu_nbd (CopyTarget *target, const char *path, GError **error)
     runtime = private = g_dir_make_tmp ("vmferry-copy-XXXXXX", error);
   if (runtime == NULL)
     return FALSE;
+  /* Without the cancellable: a cancelled copy still makes durable what was written, so that
+   * --resume goes on with it.  The time-out bounds that. */
   target->server = qemu_nbd_start (target->fd, path, target->format, runtime, target->made,
-                                   target->timeout_ms, target->cancellable, &target->writer, error);
+                                   target->timeout_ms, NULL, &target->writer, error);
   if (private != NULL)
     g_rmdir (private);
   return target->server != NULL;

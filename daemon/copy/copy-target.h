@@ -16,7 +16,7 @@ typedef struct
   gboolean in_place;  /* an existing file (--bitmap) */
   gboolean allow_plaintext;
   gint64 timeout_ms;
-  GCancellable *cancellable; /* may be NULL; lives as long as the target */
+  GCancellable *cancellable; /* of waits on NBD servers; may be NULL, outlives the target */
 } CopyTargetSpec;
 
 /* What proves that a target is the one that an earlier run wrote to.  For a file: device, inode,
