@@ -43,14 +43,15 @@ def free_port():
 
 
 class Server:
-    """A program that serves one export.  `tls`: the directory of its certificates."""
+    """A program that serves one export.  `tls`: the directory of its certificates; `tcp`: without
+    them."""
     count = 0
 
-    def __init__(self, directory, name="", tls=None):
+    def __init__(self, directory, name="", tls=None, tcp=False):
         Server.count += 1
         self.directory, self.name, self.tls = str(directory), name, tls
         self.socket = f"{directory}/nbd{Server.count}.sock"
-        self.port = free_port() if tls else None
+        self.port = free_port() if tls or tcp else None
         self.process = None
         self.log = f"{directory}/server{Server.count}.log"
 
@@ -62,10 +63,12 @@ class Server:
         name = self.name if name is None else name
         if self.tls:
             return f"nbds://{LOCAL.address}:{self.port}/{name}?tls-certificates={tls or self.tls}"
+        if self.port:
+            return f"nbd://{LOCAL.address}:{self.port}/{name}"
         return f"nbd+unix:///{name}?socket={self.socket}"
 
     def address(self):
-        if self.tls:
+        if self.port:
             return socket.AF_INET, (LOCAL.address, self.port)
         return socket.AF_UNIX, self.socket
 
@@ -75,7 +78,7 @@ class Server:
         return self.listens()
 
     def listens(self):
-        if self.tls:
+        if self.port:
             return f":{self.port:04X} 00000000:0000 0A" in open("/proc/net/tcp").read()
         return any(line.endswith(self.socket + "\n") for line in open("/proc/net/unix"))
 
@@ -83,7 +86,7 @@ class Server:
         program = str(self.argv()[0])
         if not shutil.which(program):
             pytest.skip(f"{program} is not installed")
-        if not self.tls and os.path.exists(self.socket):
+        if not self.port and os.path.exists(self.socket):
             os.unlink(self.socket)
         with open(self.log, "a") as log:
             self.process = subprocess.Popen([str(a) for a in self.argv()], stdin=subprocess.DEVNULL,
@@ -205,13 +208,15 @@ class Emulator(Server):
 class Nbdkit(Server):
     """`filters`: their names; `options`: of nbdkit itself; `args`: of plugin and filters."""
 
-    def __init__(self, directory, plugin, *args, filters=(), options=(), name="", tls=None):
-        super().__init__(directory, name, tls)
+    def __init__(self, directory, plugin, *args, filters=(), options=(), name="", tls=None,
+                 tcp=False):
+        super().__init__(directory, name, tls, tcp)
         self.args, self.plugin, self.filters, self.options = args, plugin, filters, options
 
     def argv(self):
-        where = ("--ipaddr", LOCAL.address, "-p", self.port, "--tls=require", "--tls-verify-peer",
-                 f"--tls-certificates={self.tls}") if self.tls else ("-U", self.socket)
+        where = ("--ipaddr", LOCAL.address, "-p", self.port) if self.port else ("-U", self.socket)
+        if self.tls:
+            where += ("--tls=require", "--tls-verify-peer", f"--tls-certificates={self.tls}")
         return ("nbdkit", "-f", *where, *self.options, *(f"--filter={f}" for f in self.filters),
                 self.plugin, *self.args)
 

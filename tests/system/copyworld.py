@@ -78,7 +78,8 @@ class Copy:
         environment = dict(os.environ, VMFERRY_TEST=self.mark, LC_ALL="C.UTF-8", **(env or {}))
         self.process = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                        errors="surrogateescape", env=environment)
+                                        errors="surrogateescape", env=environment,
+                                        start_new_session=True)
         self.seen = []
 
     def wait_progress(self, bytes_done, key="read_bytes"):
@@ -91,7 +92,8 @@ class Copy:
         raise AssertionError(f"the copy ended early: {self.finish()}")
 
     def signal(self, number):
-        self.process.send_signal(number)
+        """To its children, too, as a terminal does it."""
+        os.killpg(self.process.pid, number)
 
     def kill(self):
         """As a crash or the lack of memory would."""
