@@ -19,6 +19,7 @@ class Relay:
         self.bytes = 0  # from the server
         self.stalled = False
         self.open = set()
+        self.threads = []
         self.changed = threading.Condition()
         self.listener = None
 
@@ -52,8 +53,9 @@ class Relay:
                 continue
             with self.changed:
                 self.open |= {client, server}
-            threading.Thread(target=self.pump, args=(client, server), daemon=True).start()
-            threading.Thread(target=self.pump, args=(server, client, True), daemon=True).start()
+            for args in ((client, server), (server, client, True)):
+                self.threads.append(threading.Thread(target=self.pump, args=args, daemon=True))
+                self.threads[-1].start()
 
     def pump(self, source, sink, counted=False):
         buffer = memoryview(bytearray(1 << 20))
@@ -69,6 +71,7 @@ class Relay:
     def count(self, n):
         with self.changed:
             self.bytes += n
+            self.changed.notify_all()
             while self.limit is not None and self.bytes > self.limit:
                 self.stalled = True
                 self.changed.wait()
@@ -96,5 +99,14 @@ class Relay:
         """Ends all connections."""
         with self.changed:
             ends = list(self.open)
+            self.limit = None
+            self.changed.notify_all()
         self.close(*ends)
-        self.go_on()
+        for thread in self.threads:
+            thread.join()
+        self.threads = []
+
+    def renew(self, limit=None):
+        """For the next copy."""
+        self.cut()
+        self.bytes, self.limit = 0, limit

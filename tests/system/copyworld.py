@@ -102,13 +102,13 @@ class Copy:
         wait_for(lambda: not self.others(), "children of a killed copy to end", 15)
 
     def others(self):
-        """Processes that were begun by it."""
-        found = []
+        """Processes that were begun by it, and what they are called with."""
+        found = {}
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
                 with open(f"/proc/{pid}/environ", "rb") as f:
                     if f"VMFERRY_TEST={self.mark}".encode() in f.read():
-                        found.append(open(f"/proc/{pid}/cmdline").read())
+                        found[int(pid)] = open(f"/proc/{pid}/cmdline").read()
             except OSError:
                 pass
         return found
