@@ -134,6 +134,9 @@ pass_wait (MirrorPass *pass, GError **error)
   gint64 now = g_get_monotonic_time ();
   gint64 until = G_MAXINT64;
 
+  /* All that was known was zero: now there is room to ask for what comes behind it. */
+  if (nbd_client_get_outstanding (client) == 0 && pass->limited_until == 0)
+    return TRUE;
   if (progress != pass->progress || nbd_client_get_outstanding (client) == 0)
     pass->progress_at = now;
   pass->progress = progress;
