@@ -256,6 +256,20 @@ check_whole (NbdUri *uri, gboolean unix_socket, GError **error)
   return TRUE;
 }
 
+/* Not g_uri_parse (), which takes the dots of a name ("a/../b") for a way. */
+static GUri *
+parse_parts (const char *text, GError **error)
+{
+  g_autofree char *scheme = NULL, *user = NULL, *host = NULL;
+  g_autofree char *path = NULL, *query = NULL, *fragment = NULL;
+  int port;
+
+  if (!g_uri_split (text, G_URI_FLAGS_ENCODED, &scheme, &user, &host, &port, &path, &query,
+                    &fragment, error))
+    return NULL;
+  return g_uri_build (G_URI_FLAGS_ENCODED, scheme, user, host, port, path, query, fragment);
+}
+
 static gboolean
 fill (NbdUri *uri, const char *text, GError **error)
 {
@@ -266,7 +280,7 @@ fill (NbdUri *uri, const char *text, GError **error)
   if (scheme->refusal != NULL)
     return fail (error, "%s", scheme->refusal);
   g_autoptr (GError) local = NULL;
-  g_autoptr (GUri) parts = g_uri_parse (text, G_URI_FLAGS_ENCODED, &local);
+  g_autoptr (GUri) parts = parse_parts (text, &local);
   if (parts == NULL)
     {
       g_autofree char *shown = text_escape_name (local->message);

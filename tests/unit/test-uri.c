@@ -97,6 +97,10 @@ test_good (void **state)
     { "nbd+unix:///?socket=/x;y", { .socket = (char *)"/x;y" } },
     { "nbd://a.test/gr%C3%B6%C3%9Fe%0A",
       { .host = (char *)"a.test", .port = 10809, .export_name = (char *)"gr\303\266\303\237e\n" } },
+    { "nbd://a.test/a/../b/.",
+      { .host = (char *)"a.test", .port = 10809, .export_name = (char *)"a/../b/." } },
+    { "nbd://a.test/%2e%2E",
+      { .host = (char *)"a.test", .port = 10809, .export_name = (char *)".." } },
     { "nbd://a.test/gr\303\266\303\237e",
       { .host = (char *)"a.test", .port = 10809, .export_name = (char *)"gr\303\266\303\237e" } },
   };
