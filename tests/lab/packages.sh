@@ -4,7 +4,7 @@ BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libglib2.0-dev libjso
     libgnutls28-dev libcmocka-dev libsystemd-dev libxxhash-dev)
 LAB_PACKAGES=(python3 procps iproute2 iptables util-linux mount e2fsprogs qemu-system-x86
     qemu-utils qemu-block-extra gnutls-bin busybox-static cpio kmod linux-image-cloud-amd64)
-TEST_PACKAGES=(python3-pytest scdoc nbdkit libnbd-bin nbd-server)
+TEST_PACKAGES=(python3-pytest scdoc nbdkit nbd-server libnbd-bin diffutils util-linux-extra)
 LIBVIRT_PACKAGES=(libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system libvirt-clients)
 
 # install_packages NAME...: asks the network only when something is missing.

@@ -5,6 +5,7 @@ import collections
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -46,6 +47,7 @@ class Server:
     """A program that serves one export.  `tls`: the directory of its certificates; `tcp`: without
     them."""
     count = 0
+    host = LOCAL.address
 
     def __init__(self, directory, name="", tls=None, tcp=False):
         Server.count += 1
@@ -79,7 +81,9 @@ class Server:
 
     def listens(self):
         if self.port:
-            return f":{self.port:04X} 00000000:0000 0A" in open("/proc/net/tcp").read()
+            tables = [open(f"/proc/net/{name}").read() for name in ("tcp", "tcp6")
+                      if os.path.exists(f"/proc/net/{name}")]
+            return re.search(f":{self.port:04X} 0+:0000 0A", "".join(tables))
         return any(line.endswith(self.socket + "\n") for line in open("/proc/net/unix"))
 
     def start(self):
@@ -214,7 +218,7 @@ class Nbdkit(Server):
         self.args, self.plugin, self.filters, self.options = args, plugin, filters, options
 
     def argv(self):
-        where = ("--ipaddr", LOCAL.address, "-p", self.port) if self.port else ("-U", self.socket)
+        where = ("--ipaddr", self.host, "-p", self.port) if self.port else ("-U", self.socket)
         if self.tls:
             where += ("--tls=require", "--tls-verify-peer", f"--tls-certificates={self.tls}")
         return ("nbdkit", "-f", *where, *self.options, *(f"--filter={f}" for f in self.filters),

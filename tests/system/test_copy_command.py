@@ -14,7 +14,7 @@ import pytest
 
 from copylink import Relay
 from copyservers import Hostile, Nbdkit, QemuNbd, free_port
-from copyworld import (KIB, MIB, VMFERRY, Copy, assert_absent, assert_alone, assert_same, copy,
+from copyworld import (MIB, VMFERRY, Copy, assert_absent, assert_alone, assert_same, copy,
                        journal, make_disk, part, signal)
 
 SIZE = 8 * MIB
