@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from copylink import Relay
 from copyservers import Hostile, Nbdkit, NbdServer, QemuNbd, StorageDaemon
 from copyworld import (KIB, MIB, Copy, assert_absent, assert_alone, assert_same,
                        assert_same_image, copy, journal, make_disk, mounted, part, run)
@@ -104,12 +105,9 @@ def test_a_busy_device_is_refused(here, served, state):
         finally:
             run("umount", f"{here}/mnt")
         run("fsck.ext4", "-fn", device)
-        with Nbdkit(here, "file", f"{here}/source", "delay-read=600", filters=("delay",)) as slow:
-            first = Copy(slow.uri(), device, "--timeout", "600", env=state)
-            first.wait_progress(1, "size")
-            while not os.path.exists(f"{here}/state/copies") or \
-                    not os.listdir(f"{here}/state/copies"):
-                first.wait_progress(0)
+        with Relay(served, limit=MIB) as link:
+            first = Copy(link.uri(), device, env=state)
+            link.wait_stalled(first)
             copy(served.uri(), device, env=state).check(1, "in use")
             first.kill()
 

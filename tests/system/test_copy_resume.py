@@ -139,11 +139,11 @@ def test_at_most_128_mib_are_read_again(here):
     """For real: what comes over the network is counted."""
     source, target = f"{here}/source", f"{here}/target"
     with open(source, "wb") as f:
-        for _ in range(512):
+        for _ in range(320):
             f.write(os.urandom(MIB))
     size = os.path.getsize(source)
     for more in ((), ("--connections", "4")):
-        with StorageDaemon(here, source) as server, Relay(server, limit=400 * MIB) as link:
+        with StorageDaemon(here, source) as server, Relay(server, limit=280 * MIB) as link:
             first = Copy(link.uri(), target, *more)
             link.wait_stalled(first)
             first.kill()

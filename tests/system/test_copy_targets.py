@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Files that `vmferry copy` writes: afterwards they are exactly the export, or as they were."""
+import itertools
 import os
 import random
 import socket
@@ -7,6 +8,7 @@ import stat
 
 import pytest
 
+from copylink import Relay
 from copyservers import Nbdkit, QemuNbd
 from copyworld import (KIB, MIB, Copy, allocated, assert_absent, assert_alone, assert_same,
                        assert_same_image, assert_sparse, copy, journal, make_disk, mounted, part,
@@ -204,19 +206,18 @@ def test_a_failed_copy_leaves_no_whole_file(here, source):
     failing = ("eval", f"get_size=echo {8 * MIB}",
                f"pread=if [ $4 -ge {4 * MIB} ]; then echo EIO broken >&2; exit 1; fi; "
                "head -c $3 /dev/urandom")
-    with Nbdkit(here, *failing) as server:
-        for fmt in ("raw", "qcow2"):
-            for before in (None, 1000):
-                if before:
-                    old_file(target, before)
-                result = copy(server.uri(), target, "--target-format", fmt).check(1, "offset")
-                if before:
-                    assert os.path.getsize(target) == before
-                    os.unlink(target)
-                else:
-                    assert not os.path.lexists(target)
-                assert ("--resume" in result.message) == os.path.exists(journal(target)) \
-                    == os.path.exists(part(target))
+    for fmt, before in itertools.product(("raw", "qcow2"), (None, 1000)):
+        if before:
+            old_file(target, before)
+        with Nbdkit(here, *failing) as server:
+            result = copy(server.uri(), target, "--target-format", fmt).check(1, "offset")
+        if before:
+            assert os.path.getsize(target) == before
+            os.unlink(target)
+        else:
+            assert not os.path.lexists(target)
+        assert ("--resume" in result.message) == os.path.exists(journal(target)) \
+            == os.path.exists(part(target))
     with Nbdkit(here, "file", source) as server:
         copy(server.uri(), target).check(0)
     assert_same(source, target)
@@ -230,19 +231,18 @@ def test_part_files_of_others_stay(here, served):
     assert os.path.getsize(part(target)) == 10 and not os.path.exists(target)
 
 
-def test_one_copy_at_a_time(here, source, served):
-    target = f"{here}/target"
-    with Nbdkit(here, "file", source, "delay-read=600", filters=("delay",)) as slow:
+def test_one_copy_at_a_time(here):
+    source, target = make_disk(f"{here}/source", 6 * MIB), f"{here}/target"
+    with QemuNbd(here, source) as server, Relay(server) as link:
         for fmt in ("raw", "qcow2"):
-            first = Copy(slow.uri(), target, "--target-format", fmt, "--timeout", "600")
-            first.wait_progress(1, "size")
-            while not os.path.exists(part(target)):
-                first.wait_progress(0)
-            copy(served.uri(), target).check(1, "another vmferry copy")
-            copy(served.uri(), target, "--resume").check(1, "another vmferry copy")
+            link.renew(MIB)
+            first = Copy(link.uri(), target, "--target-format", fmt)
+            link.wait_stalled(first)
+            copy(server.uri(), target).check(1, "another vmferry copy")
+            copy(server.uri(), target, "--resume").check(1, "another vmferry copy")
             assert os.path.exists(part(target)) and os.path.exists(journal(target))
             first.kill()
-        copy(served.uri(), target).check(0)
+        copy(server.uri(), target).check(0)
     assert_same(source, target)
 
 
