@@ -66,8 +66,6 @@ run_child (const ToolSpawn *spawn, pid_t parent, int failure_fd)
   sigprocmask (SIG_SETMASK, &empty, NULL);
   signal (SIGPIPE, SIG_DFL);
   setrlimit (RLIMIT_CORE, &none);
-  /* A Ctrl-C is for who uses the tool: that one still has something to end in order. */
-  setsid ();
   prctl (PR_SET_PDEATHSIG, SIGKILL);
   /* Ctrl-C and the end of a terminal are for us to judge: a writer that died of them with us would
    * leave its image half done. */

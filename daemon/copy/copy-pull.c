@@ -114,7 +114,6 @@ pull_make_checkpoint (Pull *pull, GError **error)
       pull->target_failed = TRUE;
       return FALSE;
     }
-  copy_target_drop_cache (run->place);
   if (pull->target_failed)
     return TRUE;
   if (run->checkpoint != NULL && !checkpoint_append (run->checkpoint, left, error))

@@ -273,13 +273,6 @@ copy_target_reopen (CopyTarget *target, const CopyIdentity *identity, GError **e
   return NULL;
 }
 
-void
-copy_target_drop_cache (CopyTarget *target)
-{
-  if (target->server != NULL)
-    posix_fadvise (target->fd, 0, 0, POSIX_FADV_DONTNEED);
-}
-
 /* ---- the end ---- */
 
 static gboolean
@@ -290,7 +283,6 @@ stop_writer (CopyTarget *target, GError **error)
   g_clear_pointer (&target->writer, nbd_target_free);
   if (target->server != NULL)
     good = qemu_nbd_finish (target->server, target->timeout_ms, error);
-  copy_target_drop_cache (target);
   g_clear_pointer (&target->server, qemu_nbd_free);
   return good;
 }

@@ -58,9 +58,6 @@ NbdTarget *copy_target_create (CopyTarget *target, CopyIdentity *ret_identity, G
  * other that it can't be written now. */
 NbdTarget *copy_target_reopen (CopyTarget *target, const CopyIdentity *identity, GError **error);
 
-/* After a flush: takes what qemu-nbd has written out of the page cache (the other writers do that
- * by themselves): it is not to be flooded, and what is read back is to come from the storage. */
-void copy_target_drop_cache (CopyTarget *target);
 /* After a flush: closes the writer, waits for qemu-nbd, makes the file as long as the export,
  * durable, and gives it its name; the NbdTarget is gone afterwards. */
 gboolean copy_target_finish (CopyTarget *target, GError **error);
