@@ -416,8 +416,6 @@ test_drop_cache (void **state)
   copy_identity_clear (&identity);
   assert_true (writer->klass->write (writer, data, LEN, 0, NULL));
   assert_true (writer->klass->flush (writer, NULL));
-  assert_true (count_cached_pages (place->part, LEN) > LEN / 4096 / 2);
-  copy_target_drop_cache (target);
   assert_int_equal (count_cached_pages (place->part, LEN), 0);
 }
 
