@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "nbd/image-lock.h"
 #include "nbd/target.h"
+#include "nbd/write-behind.h"
 #include "nbd/zero-scan.h"
 
 #include <errno.h>
@@ -12,34 +13,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* After so many bytes the kernel is told to write them out, and the ones before them are waited
- * for.  So at most twice this is left for a flush, which may be a guest's downtime. */
-#define WINDOW (16u * 1024 * 1024)
 #define ZERO_BUFFER (256u * 1024)
-
-/* Bytes that were written since the last window ended. */
-typedef struct
-{
-  guint64 start;
-  guint64 end;
-  guint64 bytes;
-} Window;
+/* The kernel reads ahead into folios of up to some MiB. */
+#define FOLIO (16u * 1024 * 1024)
 
 typedef struct
 {
   NbdTarget target;
   int fd;
   gboolean is_device;
-  gboolean can_zero; /* atomic, as the next two */
-  gboolean can_write_out;
+  gboolean can_zero;  /* atomic, as the next one */
   gboolean is_cached; /* what was written may still be in the page cache */
-  GMutex lock;        /* the window that is being filled */
-  Window window;
-  /* Held while the kernel writes out, also by a flush: an error is told only once, to whoever waits
-   * first, so that nobody may call the data durable before that one has said what it was told. */
-  GMutex sync;
-  Window previous; /* being written out by the kernel */
-  gboolean failed; /* the data of a write is lost: no flush succeeds any more */
+  WriteBehind *behind;
   guint8 *zeroes;
 } RawTarget;
 
@@ -60,84 +45,6 @@ raw_check_range (RawTarget *raw, guint64 offset, guint64 len, GError **error)
   return raw_fail (raw, EFBIG, "write", offset, len, error);
 }
 
-/* TRUE also where the file system knows no such thing.  An error that a wait reports is not
- * reported again by fdatasync(). */
-static gboolean
-raw_sync_range (RawTarget *raw, const Window *window, unsigned flags, GError **error)
-{
-  if (!g_atomic_int_get (&raw->can_write_out) || window->bytes == 0)
-    return TRUE;
-  if (sync_file_range (raw->fd, (off_t)window->start, (off_t)(window->end - window->start), flags)
-      == 0)
-    return TRUE;
-  if (errno == ESPIPE || errno == EINVAL || errno == ENOSYS)
-    {
-      g_atomic_int_set (&raw->can_write_out, FALSE);
-      return TRUE;
-    }
-  raw->failed = TRUE;
-  return raw_fail (raw, errno, "write out", window->start, window->end - window->start, error);
-}
-
-static void
-raw_drop_window (RawTarget *raw, const Window *window)
-{
-  /* Scattered blocks of a pass are few, and searching the cache for them takes time. */
-  if (window->bytes > 0 && window->bytes >= (window->end - window->start) / 2)
-    posix_fadvise (raw->fd, (off_t)window->start, (off_t)(window->end - window->start),
-                   POSIX_FADV_DONTNEED);
-}
-
-static gboolean
-raw_finish_window (RawTarget *raw, Window *window, GError **error)
-{
-  if (!raw_sync_range (
-          raw, window,
-          SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER, error))
-    return FALSE;
-  raw_drop_window (raw, window);
-  *window = (Window){ 0 };
-  return TRUE;
-}
-
-/* TRUE with a window to be written out, once it is full. */
-static gboolean
-raw_fill_window (RawTarget *raw, guint64 offset, guint64 len, Window *ret_full)
-{
-  Window *window = &raw->window;
-  gboolean full;
-
-  g_mutex_lock (&raw->lock);
-  window->start = window->bytes == 0 ? offset : MIN (window->start, offset);
-  window->end = window->bytes == 0 ? offset + len : MAX (window->end, offset + len);
-  window->bytes += len;
-  full = window->bytes >= WINDOW;
-  if (full)
-    {
-      *ret_full = *window;
-      *window = (Window){ 0 };
-    }
-  g_mutex_unlock (&raw->lock);
-  return full;
-}
-
-static gboolean
-raw_account (RawTarget *raw, guint64 offset, guint64 len, GError **error)
-{
-  Window full;
-  gboolean good;
-
-  if (!raw_fill_window (raw, offset, len, &full))
-    return TRUE;
-  g_mutex_lock (&raw->sync);
-  good = raw_sync_range (raw, &full, SYNC_FILE_RANGE_WRITE, error)
-         && raw_finish_window (raw, &raw->previous, error);
-  if (good)
-    raw->previous = full;
-  g_mutex_unlock (&raw->sync);
-  return good;
-}
-
 static gboolean
 raw_pwrite (RawTarget *raw, const guint8 *buf, gsize len, guint64 offset, GError **error)
 {
@@ -154,7 +61,7 @@ raw_pwrite (RawTarget *raw, const guint8 *buf, gsize len, guint64 offset, GError
       else if (errno != EINTR)
         return raw_fail (raw, errno, "write", offset + done, len - done, error);
     }
-  return raw_account (raw, offset, len, error);
+  return write_behind_add (raw->behind, offset, len, error);
 }
 
 static gboolean
@@ -226,12 +133,12 @@ raw_zero (NbdTarget *target, guint64 offset, guint64 len, GError **error)
   return raw_write_zeroes (raw, offset, len, error);
 }
 
-/* The kernel reads ahead into folios of up to some MiB, and drops only what is whole in the range:
- * so that begins where any of them may begin. */
+/* Only folios that are whole in the range are dropped: so that begins where any of them may begin.
+ */
 static void
 raw_drop_read (RawTarget *raw, guint64 offset, guint64 len)
 {
-  guint64 start = offset - offset % WINDOW;
+  guint64 start = offset - offset % FOLIO;
 
   posix_fadvise (raw->fd, (off_t)start, (off_t)(offset + len - start), POSIX_FADV_DONTNEED);
 }
@@ -285,45 +192,9 @@ raw_find_data (NbdTarget *target, guint64 offset, guint64 *ret_start, guint64 *r
 }
 
 static gboolean
-raw_sync (RawTarget *raw, GError **error)
-{
-  Window window;
-
-  if (raw->failed)
-    {
-      g_set_error (error, G_IO_ERROR, G_IO_ERROR_FAILED,
-                   "%s: data that was written before has not reached stable storage",
-                   raw->target.name);
-      return FALSE;
-    }
-  if (!raw_finish_window (raw, &raw->previous, error))
-    return FALSE;
-  g_mutex_lock (&raw->lock);
-  window = raw->window;
-  raw->window = (Window){ 0 };
-  g_mutex_unlock (&raw->lock);
-  if (fdatasync (raw->fd) == 0)
-    {
-      raw_drop_window (raw, &window);
-      return TRUE;
-    }
-  raw->failed = TRUE;
-  g_set_error (error, G_IO_ERROR, g_io_error_from_errno (errno),
-               "%s: cannot bring the data to stable storage: %s", raw->target.name,
-               g_strerror (errno));
-  return FALSE;
-}
-
-static gboolean
 raw_flush (NbdTarget *target, GError **error)
 {
-  RawTarget *raw = (RawTarget *)target;
-  gboolean good;
-
-  g_mutex_lock (&raw->sync);
-  good = raw_sync (raw, error);
-  g_mutex_unlock (&raw->sync);
-  return good;
+  return write_behind_flush (((RawTarget *)target)->behind, error);
 }
 
 static void
@@ -333,8 +204,7 @@ raw_free (NbdTarget *target)
 
   if (raw->fd >= 0)
     close (raw->fd);
-  g_mutex_clear (&raw->lock);
-  g_mutex_clear (&raw->sync);
+  write_behind_free (raw->behind);
   g_free (raw->zeroes);
   g_free (target->name);
   g_free (raw);
@@ -407,9 +277,7 @@ nbd_target_new_raw (int fd, const char *name, GError **error)
   raw->can_zero = TRUE;
   raw->is_cached = TRUE;
   raw->zeroes = g_malloc0 (ZERO_BUFFER);
-  g_mutex_init (&raw->lock);
-  g_mutex_init (&raw->sync);
-  raw->can_write_out = TRUE;
+  raw->behind = write_behind_new (fd, name);
   if (!raw_inspect (raw, error) || !image_lock_writer (fd, name, error))
     return NULL;
   return g_steal_pointer (&target);

@@ -270,7 +270,7 @@ def test_tls_over_a_socket(scene, tmp_path):
         at = argv.index("-b")
         server.stop()
         server.argv = lambda: [*argv[:at], "-k", path, *argv[at + 4:]]
-        server.tls, server.socket = None, path
+        server.tls, server.port, server.socket = None, None, path
         server.start()
         base = f"nbds+unix:///disk?socket={path}&tls-certificates={scene.dir('good')}"
         accepted(tmp_path, scene, base + "&tls-hostname=localhost")
