@@ -130,6 +130,16 @@ get_status (const GError *error)
                                                                    : CLI_EXIT_FAILED;
 }
 
+/* Who can't read how it ended must not take it for a success. */
+static gboolean
+write_out (const Run *run)
+{
+  if (fflush (run->environment->out) == 0 && !ferror (run->environment->out))
+    return TRUE;
+  cli_terminal_print (run->terminal, "the result can't be written to the standard output");
+  return FALSE;
+}
+
 /* `progress` is all zeroes where nothing began. */
 static int
 report (const Run *run, const CopyProgress *progress, double total_s, const GError *error)
@@ -152,8 +162,7 @@ report (const Run *run, const CopyProgress *progress, double total_s, const GErr
     text = cli_copy_report (&result);
   if (text != NULL)
     fputs (text, run->environment->out);
-  fflush (run->environment->out);
-  return status;
+  return write_out (run) || status != CLI_EXIT_DONE ? status : CLI_EXIT_FAILED;
 }
 
 /* Whoever started us may want it to be ignored: nohup, or a shell's job in the background. */

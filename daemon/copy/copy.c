@@ -163,7 +163,12 @@ run_phases (CopyRun *run, GError **error)
     return FALSE;
   copy->resumed = copy->size - copy_run_count_bytes (run->left);
   copy->phase = COPY_COPYING;
-  return copy_run_pull (run, error) && run_verify (run, error) && run_finish (run, error);
+  if (copy_run_pull (run, error) && run_verify (run, error) && run_finish (run, error))
+    return TRUE;
+  /* It is the kernel's word by now, and not about what was typed. */
+  if (g_error_matches (*error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT))
+    (*error)->code = G_IO_ERROR_FAILED;
+  return FALSE;
 }
 
 /* Nothing stays of a copy that nobody can go on with, and what stays is told. */

@@ -59,6 +59,13 @@ def test_clear_text_over_tcp_only_when_asked_for(here, source):
     assert_same(source, target)
 
 
+def test_a_result_that_nobody_can_read_is_no_success(here, served):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([VMFERRY, "copy", served.uri(), "null:", "--json"], stdout=full,
+                                stderr=subprocess.PIPE, text=True, timeout=60)
+    assert result.returncode == 1 and "can't be written" in result.stderr, result
+
+
 def test_json(here, served):
     with Relay(served, limit=3 * MIB) as link:
         first = Copy(link.uri(), f"{here}/target", "--verify")
