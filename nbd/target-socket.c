@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "nbd/client.h"
 #include "nbd/exchange.h"
 #include "nbd/nbd-error.h"
+#include "nbd/request-queue.h"
 #include "nbd/target.h"
 
 #include <fcntl.h>
@@ -9,9 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* What may be sent and not answered.  qemu-nbd works on 16 requests at a time. */
-#define MAX_BYTES (8u * 1024 * 1024)
-#define MAX_REQUESTS 64
 /* Of one write of zeroes: a multiple of any cluster size, far from the 2 GiB at which QEMU stops.
  */
 #define MAX_ZERO (1024u * 1024 * 1024)
@@ -21,15 +18,11 @@
 typedef struct
 {
   NbdTarget target;
-  GMutex lock;  /* all that follows: the client belongs to one thread at a time */
+  GMutex lock;  /* all that follows: the queue belongs to one thread at a time */
   GError *lost; /* what ended the connection or lost a write: told to every later call */
-  NbdClient *client;
+  RequestQueue *queue;
   gint64 timeout_ms;
   GCancellable *cancellable;
-  NbdRequest requests[MAX_REQUESTS];
-  gboolean busy[MAX_REQUESTS];
-  guint n_busy;
-  guint64 bytes;  /* of data, in busy requests */
   int file;       /* the one behind the server, or -1 */
   guint64 cached; /* read since its page cache was dropped */
 } SocketTarget;
@@ -43,109 +36,10 @@ socket_drop_cache (SocketTarget *self)
   self->cached = 0;
 }
 
-/* A failed request fails the call that sees it, whoever sent it. */
-static gboolean
-socket_collect (SocketTarget *self, GError **error)
+static const NbdExport *
+socket_get_export (SocketTarget *self)
 {
-  NbdRequest *request;
-
-  while ((request = nbd_client_pop (self->client)) != NULL)
-    {
-      self->busy[request - self->requests] = FALSE;
-      self->n_busy--;
-      if (request->command == NBD_CMD_WRITE)
-        self->bytes -= request->length;
-      if (request->error != NULL)
-        {
-          g_propagate_prefixed_error (error, g_steal_pointer (&request->error),
-                                      "%s: ", self->target.name);
-          return FALSE;
-        }
-    }
-  return TRUE;
-}
-
-static gboolean
-socket_timed_out (SocketTarget *self, GError **error)
-{
-  g_set_error (error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
-               "%s: %s does not answer: no progress in %" G_GINT64_FORMAT " s", self->target.name,
-               nbd_client_get_name (self->client), self->timeout_ms / 1000);
-  return FALSE;
-}
-
-/* Tells whether the state is reached that a call waits for. */
-typedef gboolean (*SocketReady) (SocketTarget *self, const NbdRequest *request);
-
-static gboolean
-socket_run (SocketTarget *self, SocketReady ready, const NbdRequest *request, GError **error)
-{
-  Deadline deadline = deadline_in (self->timeout_ms, self->cancellable);
-  guint64 progress = nbd_client_get_progress (self->client);
-
-  for (;;)
-    {
-      if (!nbd_client_pump (self->client, error) || !socket_collect (self, error))
-        return FALSE;
-      if (ready (self, request))
-        return TRUE;
-      if (nbd_client_get_progress (self->client) != progress)
-        {
-          progress = nbd_client_get_progress (self->client);
-          deadline = deadline_in (self->timeout_ms, self->cancellable);
-        }
-      if (g_get_monotonic_time () >= deadline.at)
-        return socket_timed_out (self, error);
-      if (!nbd_client_wait (self->client, deadline.at, self->cancellable, error))
-        return FALSE;
-    }
-}
-
-static gboolean
-socket_is_sent (SocketTarget *self, const NbdRequest *request)
-{
-  return request->sent;
-}
-
-static gboolean
-socket_is_idle (SocketTarget *self, const NbdRequest *request)
-{
-  return self->n_busy == 0;
-}
-
-/* Servers may carry out requests in any order, so one that touches a range that is under way has
- * to wait. */
-static gboolean
-socket_is_clear (SocketTarget *self, const NbdRequest *request)
-{
-  if (self->n_busy == MAX_REQUESTS
-      || (self->bytes > 0 && self->bytes + request->length > MAX_BYTES))
-    return FALSE;
-  for (guint i = 0; i < MAX_REQUESTS; i++)
-    {
-      const NbdRequest *other = &self->requests[i];
-
-      if (self->busy[i] && other->offset < request->offset + request->length
-          && request->offset < other->offset + other->length)
-        return FALSE;
-    }
-  return TRUE;
-}
-
-static NbdRequest *
-socket_submit (SocketTarget *self, const NbdRequest *request)
-{
-  guint i = 0;
-
-  while (self->busy[i])
-    i++;
-  self->busy[i] = TRUE;
-  self->n_busy++;
-  if (request->command == NBD_CMD_WRITE)
-    self->bytes += request->length;
-  self->requests[i] = *request;
-  nbd_client_submit (self->client, &self->requests[i]);
-  return &self->requests[i];
+  return nbd_client_get_export (request_queue_get_client (self->queue));
 }
 
 static gboolean
@@ -160,12 +54,11 @@ socket_check_range (SocketTarget *self, guint64 offset, guint64 len, GError **er
   return FALSE;
 }
 
-/* Returns when the kernel has the data; the answer is looked at later. */
 static gboolean
 socket_do_write (NbdTarget *target, const void *buf, gsize len, guint64 offset, GError **error)
 {
   SocketTarget *self = (SocketTarget *)target;
-  const NbdExport *export = nbd_client_get_export (self->client);
+  const NbdExport *export = socket_get_export (self);
   const guint8 *from = buf;
 
   if (!socket_check_range (self, offset, len, error))
@@ -173,13 +66,13 @@ socket_do_write (NbdTarget *target, const void *buf, gsize len, guint64 offset, 
   g_atomic_int_set (&target->is_zero, FALSE);
   while (len > 0)
     {
-      NbdRequest request = { .command = NBD_CMD_WRITE,
-                             .offset = offset,
-                             .length = (guint32)MIN (len, MIN (export->max_payload, MAX_BYTES)),
-                             .data = (guint8 *)from };
+      NbdRequest request
+          = { .command = NBD_CMD_WRITE,
+              .offset = offset,
+              .length = (guint32)MIN (len, MIN (export->max_payload, REQUEST_QUEUE_MAX_BYTES)),
+              .data = (guint8 *)from };
 
-      if (!socket_run (self, socket_is_clear, &request, error)
-          || !socket_run (self, socket_is_sent, socket_submit (self, &request), error))
+      if (!request_queue_send (self->queue, &request, error))
         return FALSE;
       offset += request.length;
       from += request.length;
@@ -201,10 +94,7 @@ socket_do_zero (NbdTarget *target, guint64 offset, guint64 len, GError **error)
                              .offset = offset,
                              .length = (guint32)MIN (len, MAX_ZERO) };
 
-      if (!socket_run (self, socket_is_clear, &request, error))
-        return FALSE;
-      socket_submit (self, &request);
-      if (!nbd_client_pump (self->client, error) || !socket_collect (self, error))
+      if (!request_queue_send (self->queue, &request, error))
         return FALSE;
       offset += request.length;
       len -= request.length;
@@ -219,12 +109,12 @@ socket_do_flush (NbdTarget *target, GError **error)
   SocketTarget *self = (SocketTarget *)target;
   NbdRequest request = { .command = NBD_CMD_FLUSH };
 
-  if (!socket_run (self, socket_is_idle, NULL, error))
+  if (!request_queue_drain (self->queue, error))
     return FALSE;
-  if (!(nbd_client_get_export (self->client)->flags & NBD_FLAG_SEND_FLUSH))
+  if (!(socket_get_export (self)->flags & NBD_FLAG_SEND_FLUSH))
     return TRUE;
-  socket_submit (self, &request);
-  if (!socket_run (self, socket_is_idle, NULL, error))
+  if (!request_queue_send (self->queue, &request, error)
+      || !request_queue_drain (self->queue, error))
     return FALSE;
   socket_drop_cache (self);
   return TRUE;
@@ -235,11 +125,10 @@ socket_do_read (NbdTarget *target, void *buf, gsize len, guint64 offset, GError 
 {
   SocketTarget *self = (SocketTarget *)target;
 
-  if (!socket_check_range (self, offset, len, error)
-      || !socket_run (self, socket_is_idle, NULL, error))
+  if (!socket_check_range (self, offset, len, error) || !request_queue_drain (self->queue, error))
     return FALSE;
-  if (!nbd_exchange_read (self->client, buf, len, offset, self->timeout_ms, self->cancellable,
-                          error))
+  if (!nbd_exchange_read (request_queue_get_client (self->queue), buf, len, offset,
+                          self->timeout_ms, self->cancellable, error))
     {
       g_prefix_error (error, "%s: ", self->target.name);
       return FALSE;
@@ -262,7 +151,8 @@ socket_ask_status (SocketTarget *self, guint64 offset, guint64 *ret_length, gboo
                          .length = (guint32)MIN (left, MAX_ZERO) };
   const NbdExtent *extent;
 
-  if (!nbd_exchange (self->client, &request, self->timeout_ms, self->cancellable, error))
+  if (!nbd_exchange (request_queue_get_client (self->queue), &request, self->timeout_ms,
+                     self->cancellable, error))
     return FALSE;
   if (request.extents[0] == NULL || request.extents[0]->len == 0)
     {
@@ -286,8 +176,7 @@ socket_do_find_data (NbdTarget *target, guint64 offset, guint64 *ret_start, guin
   guint64 length;
   gboolean zero;
 
-  if (!socket_check_range (self, offset, 0, error)
-      || !socket_run (self, socket_is_idle, NULL, error))
+  if (!socket_check_range (self, offset, 0, error) || !request_queue_drain (self->queue, error))
     return FALSE;
   for (; offset < target->size; offset += length)
     {
@@ -384,14 +273,10 @@ socket_free (NbdTarget *target)
 {
   SocketTarget *self = (SocketTarget *)target;
 
-  if (self->client != NULL)
-    nbd_client_disconnect (self->client);
-  nbd_client_free (self->client);
+  request_queue_free (self->queue);
   socket_drop_cache (self);
   if (self->file >= 0)
     close (self->file);
-  for (guint i = 0; i < MAX_REQUESTS; i++)
-    nbd_request_clear (&self->requests[i]);
   g_clear_object (&self->cancellable);
   g_clear_error (&self->lost);
   g_mutex_clear (&self->lock);
@@ -426,7 +311,7 @@ socket_check_export (SocketTarget *self, const NbdExport *export, GError **error
   if (what == NULL)
     return TRUE;
   g_set_error (error, NBD_ERROR, NBD_ERROR_REFUSED, "%s: the export %s",
-               nbd_client_get_name (self->client), what);
+               nbd_client_get_name (request_queue_get_client (self->queue)), what);
   return FALSE;
 }
 
@@ -460,7 +345,7 @@ socket_take (SocketTarget *self, NbdClient *client, GError **error)
 {
   const NbdExport *export = nbd_client_get_export (client);
 
-  self->client = client;
+  self->queue = request_queue_new (client, self->target.name, self->timeout_ms, self->cancellable);
   self->target.size = export->size;
   if (export->has_context[0])
     self->target.klass = &mapped_class;
@@ -485,7 +370,7 @@ socket_connect (SocketTarget *self, const char *path, const char *export_name, G
   Deadline deadline = deadline_in (self->timeout_ms, self->cancellable);
   NbdExport export;
   Channel *channel = channel_connect_unix (path, deadline, error);
-  int size = MAX_BYTES / 2;
+  int size = REQUEST_QUEUE_MAX_BYTES / 2;
 
   if (channel == NULL)
     return FALSE;
