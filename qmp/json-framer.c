@@ -154,13 +154,42 @@ json_framer_is_empty (const JsonFramer *framer)
   return framer->buffer->len == framer->start;
 }
 
+/* json-glib 1.6 writes 2e38 as 2e+38.0, which is no JSON: takes the ".0" away. */
+static void
+mend_exponents (char *text)
+{
+  gboolean in_string = FALSE, in_exponent = FALSE;
+  char *to = text;
+
+  for (const char *at = text; *at != '\0'; at++)
+    {
+      if (*at == '"')
+        in_string = !in_string;
+      else if (in_string && *at == '\\')
+        *to++ = *at++;
+      else if (!in_string && *at == 'e' && (at[1] == '+' || at[1] == '-'))
+        in_exponent = TRUE;
+      else if (*at == ',' || *at == ']' || *at == '}')
+        in_exponent = FALSE;
+      else if (in_exponent && g_str_has_prefix (at, ".0"))
+        {
+          at++;
+          continue;
+        }
+      *to++ = *at;
+    }
+  *to = '\0';
+}
+
 char *
 json_framer_encode (JsonObject *object, gsize *ret_len)
 {
   g_autoptr (JsonNode) node = json_node_init_object (json_node_alloc (), object);
   g_autofree char *text = json_to_string (node, FALSE);
-  char *line = g_strconcat (text, "\n", NULL);
+  char *line;
 
+  mend_exponents (text);
+  line = g_strconcat (text, "\n", NULL);
   *ret_len = strlen (line);
   return line;
 }

@@ -2,6 +2,7 @@
 #include "daemon/cli/report.h"
 
 #include "daemon/cli/text.h"
+#include "qmp/json-framer.h"
 
 #include <string.h>
 
@@ -187,9 +188,12 @@ cli_report_table (GPtrArray *jobs)
 char *
 cli_report_json_line (JsonObject *object)
 {
-  g_autoptr (JsonNode) node = json_node_init_object (json_node_alloc (), object);
-  g_autofree char *plain = json_to_string (node, FALSE);
-  g_autofree char *safe = cli_text_escape_json (plain);
+  gsize len;
+  g_autofree char *plain = json_framer_encode (object, &len);
+  g_autofree char *safe = NULL;
+
+  plain[len - 1] = '\0'; /* the newline is not to be escaped */
+  safe = cli_text_escape_json (plain);
   return g_strdup_printf ("%s\n", safe);
 }
 

@@ -4,6 +4,7 @@
 #include "daemon/cli/text.h"
 #include "daemon/cli/value.h"
 #include "qmp/json-args.h"
+#include "qmp/json-framer.h"
 
 #include <string.h>
 
@@ -48,13 +49,9 @@ push (CliSession *session, const char *name, char *data)
 static void
 on_event (const char *event, JsonObject *data, gpointer user_data)
 {
-  char *text = NULL;
-  if (data != NULL)
-    {
-      g_autoptr (JsonNode) node = json_node_init_object (json_node_alloc (), data);
-      text = json_to_string (node, FALSE);
-    }
-  push (user_data, event, text);
+  gsize len;
+
+  push (user_data, event, data != NULL ? json_framer_encode (data, &len) : NULL);
 }
 
 static void

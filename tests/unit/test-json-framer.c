@@ -350,6 +350,27 @@ test_encode (void **state)
   assert_string_equal (s, "a\n\"b\"");
 }
 
+/* Numbers that json-glib writes with an exponent, beside strings that look like one. */
+static void
+test_encode_exponents (void **state)
+{
+  const char *text = "{\"e+1.0\":[2e+38,-1e-07,2.5e+300,\"\\\"2e+38.0\",1.0,true],\"b\":5e-324}";
+  g_autoptr (JsonFramer) framer = json_framer_new (MAX_LINE, MAX_DEPTH);
+  g_autoptr (JsonObject) object = NULL;
+  g_autofree char *line = NULL;
+  gsize len;
+
+  assert_true (json_framer_push (framer, text, strlen (text), NULL));
+  assert_true (json_framer_push (framer, "\n", 1, NULL));
+  object = json_framer_pop (framer, NULL);
+  assert_non_null (object);
+  line = json_framer_encode (object, &len);
+  assert_int_equal (len, strlen (line));
+  assert_string_equal (line, "{\"e+1.0\":[2e+38,-9.9999999999999995e-08,2.5000000000000001e+300,"
+                             "\"\\\"2e+38.0\",1.0,true],\"b\":4.9406564584124654e-324}\n");
+  assert_true (json_framer_scan (line, len, MAX_DEPTH, NULL));
+}
+
 int
 main (void)
 {
@@ -368,6 +389,7 @@ main (void)
     cmocka_unit_test (test_too_long_at_once),
     cmocka_unit_test (test_stays_bad),
     cmocka_unit_test (test_encode),
+    cmocka_unit_test (test_encode_exponents),
   };
 
   return cmocka_run_group_tests_name ("json-framer", tests, NULL, NULL);
