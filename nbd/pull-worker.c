@@ -233,11 +233,12 @@ worker_copy (PullWorker *worker, GError **error)
 {
   GError *failure = NULL;
   gboolean good = worker_pass (worker, &failure);
+  gboolean fatal = !good && !worker_can_mend (worker, failure);
 
-  pull_put (worker->pull, &worker->range, worker->memo.beyond);
+  pull_put (worker->pull, &worker->range, worker->memo.beyond, fatal ? failure : NULL);
   if (good)
     return TRUE;
-  if (!worker_can_mend (worker, failure))
+  if (fatal)
     {
       g_propagate_error (error, failure);
       return FALSE;

@@ -27,8 +27,8 @@ typedef struct
 /* Waits for work; FALSE when there will be none. */
 gboolean pull_take (Pull *pull, WorkRange *ret_range);
 /* The worker is not at it any more; what is not settled, nor in `beyond`, is left to whom it may
- * concern. */
-void pull_put (Pull *pull, const WorkRange *range, const GArray *beyond);
+ * concern.  `fatal`: why nobody may go on with it, or NULL. */
+void pull_put (Pull *pull, const WorkRange *range, const GArray *beyond, const GError *fatal);
 /* A connection was lost: is there time for another attempt, and until when? */
 gboolean pull_may_retry (Pull *pull, Deadline *ret_deadline);
 

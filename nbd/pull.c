@@ -31,10 +31,25 @@ pull_take (Pull *pull, WorkRange *ret_range)
   return !over;
 }
 
+/* Under the lock; takes `error`. */
+static void
+pull_end (Pull *pull, GError *error)
+{
+  if (pull->over)
+    g_error_free (error);
+  else
+    pull->error = error;
+  pull->over = TRUE;
+  g_cond_broadcast (&pull->changed);
+  g_cancellable_cancel (pull->stop);
+}
+
 void
-pull_put (Pull *pull, const WorkRange *range, const GArray *beyond)
+pull_put (Pull *pull, const WorkRange *range, const GArray *beyond, const GError *fatal)
 {
   g_mutex_lock (&pull->lock);
+  if (fatal != NULL)
+    pull_end (pull, g_error_copy (fatal));
   work_list_give_back (pull->spec->work, range->end, (const WorkRange *)(void *)beyond->data,
                        beyond->len);
   pull->n_busy--;
@@ -63,13 +78,7 @@ static void
 pull_fail (Pull *pull, GError *error)
 {
   g_mutex_lock (&pull->lock);
-  if (pull->over)
-    g_error_free (error);
-  else
-    pull->error = error;
-  pull->over = TRUE;
-  g_cond_broadcast (&pull->changed);
-  g_cancellable_cancel (pull->stop);
+  pull_end (pull, error);
   g_mutex_unlock (&pull->lock);
 }
 
