@@ -128,7 +128,7 @@ pass_do_zero_piece (MirrorPass *pass, GError **error)
   SettlePiece *piece = settle_line_begin (pass->line, pass->piece.offset);
 
   if (!mirror_store_zero (&pass->spec, pass->piece.offset, pass->piece.length, error))
-    return pass_fail_target (pass);
+    return pass_fail_target (pass, error);
   settle_line_end (pass->line, piece);
   pass->spec.state->zero_bytes += pass->piece.length;
   pass_count_done (pass, pass->piece.length);

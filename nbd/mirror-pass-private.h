@@ -50,5 +50,5 @@ gboolean pass_send_reads (MirrorPass *pass, GError **error);
 
 /* So many bytes more are with the target. */
 void pass_count_done (MirrorPass *pass, guint64 bytes);
-/* FALSE; the memo knows that the target failed. */
-gboolean pass_fail_target (MirrorPass *pass);
+/* FALSE; the memo knows that the target failed, unless it was only told to stop. */
+gboolean pass_fail_target (MirrorPass *pass, GError **error);

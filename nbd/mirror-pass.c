@@ -23,9 +23,11 @@ pass_count_done (MirrorPass *pass, guint64 bytes)
 }
 
 gboolean
-pass_fail_target (MirrorPass *pass)
+pass_fail_target (MirrorPass *pass, GError **error)
 {
-  if (pass->spec.memo != NULL)
+  gboolean cancelled = error != NULL && g_error_matches (*error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+
+  if (pass->spec.memo != NULL && !cancelled)
     pass->spec.memo->target_failed = TRUE;
   return FALSE;
 }
@@ -46,7 +48,7 @@ pass_on_read (MirrorPass *pass, const PassRequest *own, GError **error)
   state->read_bytes += request->length - request->hole_bytes;
   state->zero_bytes += request->hole_bytes;
   if (!mirror_store_data (&pass->spec, request, error))
-    return pass_fail_target (pass);
+    return pass_fail_target (pass, error);
   settle_line_end (pass->line, own->piece);
   pass_count_done (pass, request->length);
   return TRUE;
