@@ -89,13 +89,11 @@ cover (OracleAnswer *answer, guint64 offset, guint64 length, const guint8 *data)
   if (request->command != NBD_CMD_READ || length == 0 || offset < request->offset
       || at > request->length || length > request->length - at)
     return FALSE;
-  for (guint64 i = 0; i < length; i++)
-    {
-      if (answer->covered[at + i])
-        return FALSE;
-      answer->covered[at + i] = 1;
-      answer->data[at + i] = data != NULL ? data[i] : 0;
-    }
+  if (memchr (answer->covered + at, 1, length) != NULL)
+    return FALSE;
+  memset (answer->covered + at, 1, length);
+  if (data != NULL)
+    memcpy (answer->data + at, data, length);
   answer->hole_bytes += data == NULL ? (guint32)length : 0;
   return TRUE;
 }
@@ -205,12 +203,12 @@ add_simple (Oracle *oracle, OracleAnswer *answer, const WireReply *reply, const 
   return finish (oracle, answer);
 }
 
-/* The stream: how many bytes were taken; 0: more are needed, or it is broken. */
+/* The stream, from `taken` on: how many bytes were taken; 0: more are needed, or it is broken. */
 static gsize
-take_reply (Oracle *oracle)
+take_reply (Oracle *oracle, gsize taken)
 {
-  const guint8 *buf = oracle->in->data;
-  gsize have = oracle->in->len;
+  const guint8 *buf = oracle->in->data + taken;
+  gsize have = oracle->in->len - taken;
   gsize header = have >= 4 ? wire_reply_header_size (buf) : 0;
   gsize payload;
   OracleAnswer *answer;
@@ -241,13 +239,14 @@ take_reply (Oracle *oracle)
 void
 oracle_feed (Oracle *oracle, const guint8 *data, gsize len)
 {
-  gsize n;
+  gsize n, taken = 0;
 
-  if (oracle->broken)
+  if (oracle->broken || len == 0)
     return;
   g_byte_array_append (oracle->in, data, (guint)len);
-  while ((n = take_reply (oracle)) > 0)
-    g_byte_array_remove_range (oracle->in, 0, (guint)n);
+  while ((n = take_reply (oracle, taken)) > 0)
+    taken += n;
+  g_byte_array_remove_range (oracle->in, 0, (guint)taken);
 }
 
 gboolean
