@@ -1,76 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include <glib/gstdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/journal.h"
 #include "qmp/json-args.h"
 #include "qmp/json-framer.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/journal-lines.h"
 
-/* The journal, opened as a crash may have left it.  Input: lines.  One that begins with '+' gets
- * its checksum (which no fuzzer finds by itself), any other one stands in the file as it is. */
+/* The journal, opened as a crash may have left it.  Input: its lines (journal-lines.h). */
 
 #define JOB "11111111-2222-3333-4444-555555555555"
+#define FILE_NAME "jobs/" JOB ".journal"
 
-static char *dir;
-
-static void
-remove_dir (void)
-{
-  g_autofree char *jobs = g_build_filename (dir, "jobs", NULL);
-  g_autofree char *path = g_build_filename (jobs, JOB ".journal", NULL);
-
-  g_unlink (path);
-  g_rmdir (jobs);
-  g_rmdir (dir);
-}
-
-static char *
-get_path (void)
-{
-  g_autofree char *jobs = NULL;
-
-  if (dir == NULL)
-    {
-      /* In memory where that is possible: each run syncs. */
-      dir = g_strdup (g_file_test ("/dev/shm", G_FILE_TEST_IS_DIR) ? "/dev/shm/fuzz-journal-XXXXXX"
-                                                                   : "/tmp/fuzz-journal-XXXXXX");
-      FUZZ_REQUIRE (g_mkdtemp (dir) != NULL);
-      atexit (remove_dir);
-    }
-  jobs = g_build_filename (dir, "jobs", NULL);
-  FUZZ_REQUIRE (g_mkdir_with_parents (jobs, 0700) == 0);
-  return g_build_filename (jobs, JOB ".journal", NULL);
-}
-
-static GString *
-make_text (const guint8 *data, gsize size)
-{
-  GString *text = g_string_new (NULL);
-
-  while (size > 0)
-    {
-      const guint8 *newline = memchr (data, '\n', size);
-      gsize len = newline != NULL ? (gsize)(newline - data) : size;
-      gboolean sealed = len > 0 && data[0] == '+';
-
-      if (sealed)
-        {
-          g_autofree char *sum = g_compute_checksum_for_data (G_CHECKSUM_SHA256, data + 1, len - 1);
-
-          g_string_append_len (text, sum, 16);
-          g_string_append_c (text, ' ');
-        }
-      g_string_append_len (text, (const char *)data + (sealed ? 1 : 0), len - (sealed ? 1 : 0));
-      if (newline != NULL)
-        g_string_append_c (text, '\n');
-      len += newline != NULL ? 1 : 0;
-      data += len;
-      size -= len;
-    }
-  return text;
-}
+static const char *dir;
 
 static char *
 encode (JsonObject *object)
@@ -122,13 +64,15 @@ count_lines (const GString *text)
 int
 LLVMFuzzerTestOneInput (const guint8 *data, gsize size)
 {
-  g_autofree char *path = get_path ();
-  g_autoptr (GString) text = make_text (data, size);
+  g_autofree char *path = NULL;
+  g_autoptr (GString) text = journal_lines_make (data, size);
   g_autoptr (GPtrArray) records = NULL;
   g_autoptr (GError) error = NULL;
   g_autoptr (Journal) journal = NULL;
   guint n = count_lines (text);
 
+  dir = journal_lines_get_dir (FILE_NAME);
+  path = g_build_filename (dir, FILE_NAME, NULL);
   FUZZ_REQUIRE (g_file_set_contents_full (path, text->str, (gssize)text->len,
                                           G_FILE_SET_CONTENTS_NONE, 0600, NULL));
   journal = journal_open (dir, JOB, &records, &error);
