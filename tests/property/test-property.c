@@ -10,9 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "nbd/protocol.h"
 #include "nbd/pull.h"
-#include "tests/unit/fake-listener.h"
+#include "tests/property/random-world.h"
 
 /* A random disk, from a server with random abilities that breaks the protocol at random places, to
  * a target full of something else or empty.  Whatever happens:
@@ -23,33 +22,21 @@
  * with $VMFERRY_PROPERTY_VERBOSE each is described. */
 
 #define MAX_BLOCKS 160
-#define MAX_VISITS 6
+#define MAX_AT 25
 #define FIRST_SEED 1
 #define LAST_SEED 600
 /* Without progress: what waits for it must not make the whole test slow. */
 #define SHORT_MS 250
 #define LONG_MS (30 * 1000)
-
-typedef struct
-{
-  FakeFault fault;
-  guint at;
-} Visit;
+#define OLD_DATA 0xa5
 
 typedef struct
 {
   guint32 seed;
-  GRand *rand;
-  guint n_blocks;
-  guint64 size;
-  guint8 *data;
-  guint8 *state;
-  FakeNbdSpec spec;
-  Visit visits[MAX_VISITS];
-  guint n_visits; /* who comes later meets an honest server */
+  RandomWorld world;
   guint n_connections;
   guint64 stripe;
-  gboolean old_data; /* the target is full of it */
+  guint8 old; /* each byte of the target */
   gint64 timeout_ms;
 
   char *dir;
@@ -57,85 +44,8 @@ typedef struct
   int fd;
   GArray *left; /* WorkRange */
   GMutex lock;
-  guint8 *stored; /* how often each block was */
+  guint8 stored[MAX_BLOCKS + 1]; /* how often each block was */
 } Case;
-
-/* Making a case */
-
-static guint
-pick (Case *c, guint n)
-{
-  return (guint)g_rand_int_range (c->rand, 0, (gint32)n);
-}
-
-static gboolean
-chance (Case *c, guint percent)
-{
-  return pick (c, 100) < percent;
-}
-
-static void
-make_disk (Case *c)
-{
-  guint block = 0;
-
-  c->n_blocks = chance (c, 5) ? pick (c, 2) : 1 + pick (c, MAX_BLOCKS);
-  c->size = (guint64)c->n_blocks * FAKE_BLOCK;
-  if (c->size > 0 && chance (c, 40))
-    c->size -= pick (c, FAKE_BLOCK);
-  c->data = g_malloc0 (MAX_BLOCKS * FAKE_BLOCK + 1);
-  c->state = g_malloc0 (MAX_BLOCKS + 1);
-  c->stored = g_malloc0 (MAX_BLOCKS + 1);
-  while (block < c->n_blocks)
-    {
-      guint kind = pick (c, 4), run = 1 + pick (c, chance (c, 50) ? 3 : 40);
-
-      for (; run > 0 && block < c->n_blocks; run--, block++)
-        if (kind == 0)
-          c->state[block] = NBD_STATE_HOLE | NBD_STATE_ZERO;
-        else if (kind == 1)
-          c->state[block] = chance (c, 50) ? NBD_STATE_ZERO : 0; /* zeroes, told or not */
-        else
-          for (guint i = 0; i < FAKE_BLOCK; i += 1 + pick (c, 64))
-            c->data[block * FAKE_BLOCK + i] = (guint8)(1 + pick (c, 255));
-    }
-  memset (c->data + c->size, 0, MAX_BLOCKS * FAKE_BLOCK + 1 - c->size);
-}
-
-static void
-make_server (Case *c)
-{
-  static const guint32 min_blocks[] = { 0, 0, 0, 1, 512, 4096 };
-  static const guint32 payloads[] = { 0, 0, 4096, 8192, 65536, 1024 * 1024 };
-
-  c->spec = (FakeNbdSpec){ .size = c->size, .data = c->data, .read_only = chance (c, 80) };
-  c->spec.state = chance (c, 75) ? c->state : NULL;
-  c->spec.simple = chance (c, 20);
-  if (c->spec.simple)
-    c->spec.state = NULL;
-  c->spec.holes = chance (c, 30);
-  c->spec.multi_conn = chance (c, 60);
-  c->spec.min_block = min_blocks[pick (c, G_N_ELEMENTS (min_blocks))];
-  if (c->size % FAKE_BLOCK != 0)
-    c->spec.min_block = MIN (c->spec.min_block, 1); /* a whole number of blocks, says the spec */
-  c->spec.max_payload = payloads[pick (c, G_N_ELEMENTS (payloads))];
-  c->spec.preferred_block = chance (c, 30) && c->spec.max_payload % 65536 == 0 ? 65536 : 0;
-}
-
-static void
-make_faults (Case *c)
-{
-  c->n_visits = chance (c, 20) ? 0 : 1 + pick (c, MAX_VISITS);
-  for (guint i = 0; i < c->n_visits; i++)
-    {
-      FakeFault first = chance (c, 20) ? FAKE_HONEST : FAKE_WRONG_COOKIE;
-
-      c->visits[i].fault = first + pick (c, FAKE_N_FAULTS - first);
-      c->visits[i].at = pick (c, 25);
-      if (chance (c, 25)) /* what can be mended should be seen often enough */
-        c->visits[i].fault = chance (c, 50) ? FAKE_CLOSE_IN_DATA : FAKE_CUT;
-    }
-}
 
 static Case *
 case_new (guint32 seed)
@@ -144,14 +54,12 @@ case_new (guint32 seed)
   Case *c = g_new0 (Case, 1);
 
   c->seed = seed;
-  c->rand = g_rand_new_with_seed (seed);
   g_mutex_init (&c->lock);
-  make_disk (c);
-  make_server (c);
-  make_faults (c);
-  c->n_connections = 1 + pick (c, 4);
-  c->stripe = stripes[pick (c, G_N_ELEMENTS (stripes))];
-  c->old_data = chance (c, 50);
+  random_world_init (&c->world, seed, MAX_BLOCKS);
+  random_world_make_visits (&c->world, MAX_AT);
+  c->n_connections = 1 + random_world_pick (&c->world, 4);
+  c->stripe = stripes[random_world_pick (&c->world, G_N_ELEMENTS (stripes))];
+  c->old = random_world_chance (&c->world, 50) ? OLD_DATA : 0;
   c->timeout_ms = SHORT_MS;
   c->dir = g_dir_make_tmp ("vmferry-property-XXXXXX", NULL);
   c->path = g_build_filename (c->dir, "nbd.sock", NULL);
@@ -167,12 +75,9 @@ case_free (Case *c)
   g_rmdir (c->dir);
   g_array_unref (c->left);
   g_mutex_clear (&c->lock);
-  g_rand_free (c->rand);
+  random_world_clear (&c->world);
   g_free (c->dir);
   g_free (c->path);
-  g_free (c->data);
-  g_free (c->state);
-  g_free (c->stored);
   g_free (c);
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (Case, case_free)
@@ -180,17 +85,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (Case, case_free)
 static void
 case_describe (const Case *c, const char *how)
 {
-  g_autoptr (GString) visits = g_string_new (NULL);
+  g_autofree char *world = random_world_describe (&c->world);
 
-  for (guint i = 0; i < c->n_visits; i++)
-    g_string_append_printf (visits, " %s@%u", fake_fault_get_name (c->visits[i].fault),
-                            c->visits[i].at);
-  print_message ("# seed %u: %s: %" G_GUINT64_FORMAT " bytes, %s%s%s%smin %u, payload %u, "
-                 "%u connections, %s target, clients meet:%s\n",
-                 c->seed, how, c->size, c->spec.simple ? "simple, " : "",
-                 c->spec.state != NULL ? "status, " : "", c->spec.holes ? "holes, " : "",
-                 c->spec.multi_conn ? "multi-conn, " : "", c->spec.min_block, c->spec.max_payload,
-                 c->n_connections, c->old_data ? "full" : "empty", visits->str);
+  print_message ("# seed %u: %s: %u connections, %s target, %s\n", c->seed, how, c->n_connections,
+                 c->old != 0 ? "full" : "empty", world);
 }
 
 /* `condition`, or the seed is told before the test fails. */
@@ -207,24 +105,14 @@ case_check (const Case *c, gboolean condition, const char *what)
 /* Running it */
 
 static void
-case_plan (gpointer user_data, guint n, FakeNbdSpec *spec)
-{
-  const Case *c = user_data;
-
-  if (n >= c->n_visits)
-    return;
-  spec->fault = c->visits[n].fault;
-  spec->at = c->visits[n].at;
-}
-
-static void
 case_stored (gpointer user_data, const guint8 *data, gsize len, guint64 offset)
 {
   Case *c = user_data;
 
   g_mutex_lock (&c->lock);
-  case_check (c, offset % FAKE_BLOCK == 0 && offset + len <= c->size, "stored beyond the disk");
-  case_check (c, memcmp (data, c->data + offset, len) == 0, "stored what isn't on the disk");
+  case_check (c, offset % FAKE_BLOCK == 0 && offset + len <= c->world.size,
+              "stored beyond the disk");
+  case_check (c, memcmp (data, c->world.data + offset, len) == 0, "stored what isn't on the disk");
   for (guint64 at = offset; at < offset + len; at += FAKE_BLOCK)
     case_check (c, c->stored[at / FAKE_BLOCK]++ == 0, "stored a block twice");
   g_mutex_unlock (&c->lock);
@@ -233,14 +121,15 @@ case_stored (gpointer user_data, const guint8 *data, gsize len, guint64 offset)
 static NbdTarget *
 case_make_target (Case *c)
 {
+  guint64 size = c->world.size;
   int fd = memfd_create ("target", MFD_CLOEXEC);
-  g_autofree guint8 *old = g_malloc (c->size + 1);
+  g_autofree guint8 *old = g_malloc (size + 1);
   NbdTarget *target;
 
-  assert_int_equal (ftruncate (fd, (off_t)c->size), 0);
-  memset (old, 0xa5, c->size + 1);
-  if (c->old_data)
-    assert_int_equal (pwrite (fd, old, c->size, 0), (ssize_t)c->size);
+  assert_int_equal (ftruncate (fd, (off_t)size), 0);
+  memset (old, c->old, size + 1);
+  if (c->old != 0)
+    assert_int_equal (pwrite (fd, old, size, 0), (ssize_t)size);
   c->fd = dup (fd);
   target = nbd_target_new_raw (fd, "target.raw", NULL);
   assert_non_null (target);
@@ -266,12 +155,14 @@ case_pull (Case *c, NbdTarget *target, GError **error)
   g_autoptr (NbdDialer) dialer = case_make_dialer (c);
   g_autoptr (WorkList) work
       = work_list_new ((const WorkRange *)(void *)c->left->data, c->left->len, c->stripe);
-  g_auto (GStrv) contexts = pull_get_contexts (NULL);
+  const char *bitmap = c->world.spec.bitmap;
+  g_auto (GStrv) contexts = pull_get_contexts (bitmap);
   MirrorState state = { 0 };
   const PullSpec spec = { .dialer = dialer,
                           .target = target,
                           .work = work,
                           .state = &state,
+                          .bitmap = bitmap,
                           .n_connections = c->n_connections,
                           .timeout_ms = c->timeout_ms,
                           .observer = &observer,
@@ -280,7 +171,7 @@ case_pull (Case *c, NbdTarget *target, GError **error)
                                                     deadline_in (c->timeout_ms, NULL), error);
   gboolean good = FALSE;
 
-  if (first != NULL && nbd_client_get_export (first)->size == c->size)
+  if (first != NULL && nbd_client_get_export (first)->size == c->world.size)
     good = pull_run (&spec, g_steal_pointer (&first), error);
   g_array_unref (c->left);
   c->left = work_list_get_left (work);
@@ -290,8 +181,8 @@ case_pull (Case *c, NbdTarget *target, GError **error)
 static gboolean
 case_serve_and_pull (Case *c, NbdTarget *target, GError **error)
 {
-  g_autoptr (FakeListener) listener
-      = fake_listener_new (fake_listener_open_unix (c->path), &c->spec, case_plan, c);
+  g_autoptr (FakeListener) listener = fake_listener_new (
+      fake_listener_open_unix (c->path), &c->world.spec, random_world_plan, &c->world);
   gboolean good = case_pull (c, target, error);
 
   g_unlink (c->path);
@@ -302,20 +193,22 @@ case_serve_and_pull (Case *c, NbdTarget *target, GError **error)
 static void
 case_check_target (const Case *c)
 {
-  g_autofree guint8 *got = g_malloc0 (c->size + 1);
+  guint64 size = c->world.size;
+  g_autofree guint8 *expected = random_world_expect (&c->world, c->old);
+  g_autofree guint8 *got = g_malloc0 (size + 1);
   struct stat info;
 
-  assert_int_equal (pread (c->fd, got, c->size + 1, 0), (ssize_t)c->size);
+  assert_int_equal (pread (c->fd, got, size + 1, 0), (ssize_t)size);
   assert_int_equal (fstat (c->fd, &info), 0);
-  case_check (c, (guint64)info.st_size == c->size, "the size of the target changed");
+  case_check (c, (guint64)info.st_size == size, "the size of the target changed");
   for (guint i = 0; i < c->left->len; i++)
     {
       WorkRange range = g_array_index (c->left, WorkRange, i);
 
-      case_check (c, range.start < range.end && range.end <= c->size, "left is no range");
-      memcpy (got + range.start, c->data + range.start, range.end - range.start);
+      case_check (c, range.start < range.end && range.end <= size, "left is no range");
+      memcpy (got + range.start, expected + range.start, range.end - range.start);
     }
-  case_check (c, memcmp (got, c->data, c->size) == 0, "what is not left is not the disk");
+  case_check (c, memcmp (got, expected, size) == 0, "what is not left is not the disk");
 }
 
 static void
@@ -341,7 +234,7 @@ case_finish (Case *c, NbdTarget *target)
 {
   g_autoptr (GError) error = NULL;
 
-  c->n_visits = 0;
+  c->world.n_visits = 0;
   c->timeout_ms = LONG_MS;
   case_forget_left (c);
   if (!case_serve_and_pull (c, target, &error))
@@ -357,10 +250,10 @@ case_run (guint32 seed)
   g_autoptr (Case) c = case_new (seed);
   g_autoptr (NbdTarget) target = case_make_target (c);
   g_autoptr (GError) error = NULL;
-  const WorkRange all = { 0, c->size };
+  const WorkRange all = { 0, c->world.size };
   gboolean good;
 
-  if (c->size > 0)
+  if (c->world.size > 0)
     g_array_append_val (c->left, all);
   good = case_serve_and_pull (c, target, &error);
   if (g_getenv ("VMFERRY_PROPERTY_VERBOSE") != NULL)
