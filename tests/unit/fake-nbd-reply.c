@@ -227,6 +227,17 @@ put_bad_data (FakeNbd *fake, GByteArray *out, const WireRequest *r)
     }
 }
 
+/* Of the one that the client asked for, whichever that is. */
+static void
+put_context_twice (FakeNbd *fake, GByteArray *out, const WireRequest *r)
+{
+  guint32 id = fake->has_bitmap ? BITMAP_ID : ALLOCATION_ID;
+  const guint8 *blocks = fake->has_bitmap ? fake->spec.dirty : fake->spec.state;
+
+  put_status (fake, out, r, id, blocks, 0);
+  put_status (fake, out, r, id, blocks, NBD_REPLY_FLAG_DONE);
+}
+
 static void
 put_bad_status (FakeNbd *fake, GByteArray *out, const WireRequest *r)
 {
@@ -251,8 +262,7 @@ put_bad_status (FakeNbd *fake, GByteArray *out, const WireRequest *r)
     }
   if (fake->spec.fault == FAKE_CONTEXT_TWICE)
     {
-      put_status (fake, out, r, ALLOCATION_ID, fake->spec.state, 0);
-      put_status (fake, out, r, ALLOCATION_ID, fake->spec.state, NBD_REPLY_FLAG_DONE);
+      put_context_twice (fake, out, r);
       return;
     }
   put_chunk (out, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_BLOCK_STATUS, r->cookie,
