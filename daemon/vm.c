@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/vm.h"
+#include "daemon/libvirt/virt-qmp.h"
 #include "qmp/qmp-socket.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -14,7 +17,10 @@ struct Vm
 {
   QmpExecutor *executor;
   pid_t pid;
-  int pidfd; /* -1 where the process can't be had */
+  int pidfd;          /* -1 where the process can't be had */
+  VirtDomain *domain; /* NULL: a bare QEMU */
+  GThread *watcher;   /* of a domain's process */
+  int stop_watcher;   /* eventfd */
 
   GMutex lock;
   GCond cond;
@@ -96,20 +102,108 @@ vm_set_lost_handler (Vm *vm, VmLostFunc on_lost, gpointer data)
     vm_tell_lost (vm, on_lost, data);
 }
 
+static Vm *
+vm_alloc (void)
+{
+  Vm *vm = g_new0 (Vm, 1);
+
+  vm->pidfd = vm->stop_watcher = -1;
+  g_mutex_init (&vm->lock);
+  g_cond_init (&vm->cond);
+  return vm;
+}
+
 Vm *
 vm_open (const char *path, Deadline deadline, GError **error)
 {
-  g_autoptr (Vm) vm = g_new0 (Vm, 1);
+  g_autoptr (Vm) vm = vm_alloc ();
 
-  vm->pidfd = -1;
-  g_mutex_init (&vm->lock);
-  g_cond_init (&vm->cond);
   vm->executor = qmp_socket_open (path, vm_on_event, vm_on_closed, vm, deadline, error);
   if (!vm->executor)
     return NULL;
   vm->pid = qmp_socket_get_pid (vm->executor);
   vm->pidfd = syscall (SYS_pidfd_open, vm->pid, 0);
   return g_steal_pointer (&vm);
+}
+
+static void
+vm_on_migrated (gpointer data)
+{
+  Vm *vm = data;
+
+  g_mutex_lock (&vm->lock);
+  vm->events.migrated = TRUE;
+  vm->events.sequence++;
+  g_cond_broadcast (&vm->cond);
+  g_mutex_unlock (&vm->lock);
+}
+
+static void
+vm_on_gap (gpointer data)
+{
+  Vm *vm = data;
+
+  g_mutex_lock (&vm->lock);
+  vm->events.gaps++;
+  vm->events.sequence++;
+  g_cond_broadcast (&vm->cond);
+  g_mutex_unlock (&vm->lock);
+}
+
+/* libvirt's connection says nothing reliable about the end of the process; its pidfd does. */
+static gpointer
+vm_watch_process (gpointer data)
+{
+  Vm *vm = data;
+  struct pollfd fds[]
+      = { { .fd = vm->pidfd, .events = POLLIN }, { .fd = vm->stop_watcher, .events = POLLIN } };
+
+  while (poll (fds, G_N_ELEMENTS (fds), -1) < 0 && errno == EINTR)
+    ;
+  if (!fds[1].revents)
+    vm_on_closed (NULL, vm);
+  return NULL;
+}
+
+Vm *
+vm_open_domain (const char *uri, const char *name, Deadline deadline, GError **error)
+{
+  static const VirtHandlers handlers
+      = { .monitor_event = vm_on_event, .migrated = vm_on_migrated, .gap = vm_on_gap };
+  g_autoptr (Vm) vm = vm_alloc ();
+
+  vm->executor = virt_qmp_open (uri, name, &handlers, vm, deadline, error);
+  if (!vm->executor)
+    return NULL;
+  vm->domain = virt_qmp_get_domain (vm->executor);
+  vm->pid = virt_qmp_get_pid (vm->executor);
+  vm->pidfd = syscall (SYS_pidfd_open, vm->pid, 0);
+  vm->stop_watcher = eventfd (0, EFD_CLOEXEC);
+  if (vm->pidfd < 0 || vm->stop_watcher < 0)
+    {
+      g_set_error (error, G_IO_ERROR, g_io_error_from_errno (errno), "process %d of %s: %s",
+                   vm->pid, name, g_strerror (errno));
+      return NULL;
+    }
+  vm->watcher = g_thread_new ("vm-watcher", vm_watch_process, vm);
+  return g_steal_pointer (&vm);
+}
+
+VirtDomain *
+vm_get_domain (const Vm *vm)
+{
+  return vm->domain;
+}
+
+static void
+vm_stop_watcher (Vm *vm)
+{
+  guint64 one = 1;
+
+  if (vm->watcher && write (vm->stop_watcher, &one, sizeof one) == sizeof one)
+    g_thread_join (vm->watcher);
+  if (vm->stop_watcher >= 0)
+    close (vm->stop_watcher);
 }
 
 void
@@ -120,12 +214,20 @@ vm_free (Vm *vm)
   g_mutex_lock (&vm->lock);
   vm->on_lost = NULL;
   g_mutex_unlock (&vm->lock);
+  vm_stop_watcher (vm);
   qmp_executor_free (vm->executor);
   if (vm->pidfd >= 0)
     close (vm->pidfd);
   g_mutex_clear (&vm->lock);
   g_cond_clear (&vm->cond);
   g_free (vm);
+}
+
+void
+vm_terminate (Vm *vm)
+{
+  if (vm->pidfd >= 0)
+    syscall (SYS_pidfd_send_signal, vm->pidfd, SIGTERM, NULL, 0);
 }
 
 QmpExecutor *

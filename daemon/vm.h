@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include "daemon/libvirt/virt-domain.h"
 #include "qmp/qmp-commands.h"
 
 /* One QEMU: its monitor, its process, and what its events have told since we watch it. */
@@ -16,11 +17,18 @@ typedef struct
   gboolean powered_off; /* the guest shut itself down */
   gboolean unplugged;   /* a device was removed */
   gboolean closed;      /* the monitor is gone; no event after that is known */
+  guint gaps;           /* so often was libvirtd lost: events may be missing */
+  gboolean migrated;    /* libvirt has ended QEMU because its migration has succeeded */
   char migration[24];   /* status of the last MIGRATION event, "" before */
 } VmEvents;
 
 /* Connects to the monitor at `path`, as qmp_socket_open (). */
 Vm *vm_open (const char *path, Deadline deadline, GError **error);
+/* The QEMU of a running domain, as virt_qmp_open ().  It is closed when its process has ended, and
+ * stays open while libvirtd is away. */
+Vm *vm_open_domain (const char *uri, const char *name, Deadline deadline, GError **error);
+/* NULL for a bare QEMU. */
+VirtDomain *vm_get_domain (const Vm *vm);
 void vm_free (Vm *vm);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (Vm, vm_free)
 
@@ -42,3 +50,5 @@ void vm_wait_event (Vm *vm, const VmEvents *seen, gint64 ms, GCancellable *cance
                     VmEvents *ret_events);
 /* Waits for the process to end (pidfd).  FALSE: it is still there. */
 gboolean vm_wait_exit (Vm *vm, gint64 ms);
+/* SIGTERM to that very process, never to another one that got its number; QEMU ends by it. */
+void vm_terminate (Vm *vm);

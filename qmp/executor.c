@@ -54,6 +54,31 @@ qmp_set_unexpected (QmpExecutor *executor, const char *command, const char *what
                "%s: %s: unexpected reply: %s", executor->name, command, what);
 }
 
+gboolean
+qmp_executor_learn_schema (QmpExecutor *executor, const char *whose, Deadline deadline,
+                           GError **error)
+{
+  g_autoptr (JsonNode) node = NULL;
+  g_auto (GStrv) missing = NULL;
+  g_autofree char *list = NULL;
+
+  if (!executor->klass->call (executor, "query-qmp-schema", NULL, -1, deadline, &node, error))
+    return FALSE;
+  if (!JSON_NODE_HOLDS_ARRAY (node))
+    {
+      qmp_set_unexpected (executor, "query-qmp-schema", "not a list", error);
+      return FALSE;
+    }
+  executor->schema = qmp_schema_new (json_node_get_array (node));
+  missing = qmp_schema_missing (executor->schema);
+  if (missing == NULL)
+    return TRUE;
+  list = g_strjoinv (", ", missing);
+  g_set_error (error, JSON_CLIENT_ERROR, JSON_CLIENT_ERROR_LACKING,
+               "%s: %s lacks what a migration needs: %s", executor->name, whose, list);
+  return FALSE;
+}
+
 void
 qmp_executor_clear (QmpExecutor *executor)
 {

@@ -45,6 +45,10 @@ JsonArray *qmp_call_array (QmpExecutor *executor, const char *command, JsonObjec
 void qmp_set_unexpected (QmpExecutor *executor, const char *command, const char *what,
                          GError **error);
 
+/* For implementations: asks query-qmp-schema, keeps it, and checks that this QEMU has every command
+ * and argument that vmferry needs; JSON_CLIENT_ERROR_LACKING says which "WHOSE lacks". */
+gboolean qmp_executor_learn_schema (QmpExecutor *executor, const char *whose, Deadline deadline,
+                                    GError **error);
 /* For implementations: frees what the struct above owns, not the struct. */
 void qmp_executor_clear (QmpExecutor *executor);
 void qmp_executor_free (QmpExecutor *executor);

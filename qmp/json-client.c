@@ -140,7 +140,7 @@ intern_class (const char *klass)
 }
 
 static GError *
-error_of_peer (JsonClient *client, JsonObject *error)
+error_of_peer (JsonObject *error)
 {
   const char *klass = "", *desc = "no description";
   g_autofree char *text = NULL;
@@ -152,6 +152,13 @@ error_of_peer (JsonClient *client, JsonObject *error)
   result = g_error_new_literal (JSON_CLIENT_ERROR, JSON_CLIENT_ERROR_REPLY, text);
   json_client_error_get_private (result)->klass = intern_class (klass);
   return result;
+}
+
+void
+json_client_set_reply_error (const char *name, const char *command, JsonObject *object,
+                             GError **error)
+{
+  g_propagate_prefixed_error (error, error_of_peer (object), "%s: %s: ", name, command);
 }
 
 static void
@@ -176,7 +183,7 @@ handle_reply (JsonClient *client, JsonObject *message)
       g_hash_table_remove (client->pending, &id);
       call->done = TRUE;
       if (error != NULL)
-        call->error = error_of_peer (client, error);
+        call->error = error_of_peer (error);
       else
         call->value = json_node_copy (json_object_get_member (message, "return"));
     }

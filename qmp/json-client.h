@@ -55,3 +55,7 @@ gboolean json_client_call (JsonClient *client, const char *exec, const char *com
 /* The "class" of a JSON_CLIENT_ERROR_REPLY ("GenericError", "CommandNotFound", ...; "" for any
  * other error), as an interned string. */
 const char *json_client_error_class (const GError *error);
+/* JSON_CLIENT_ERROR_REPLY as json_client_call () sets it, "NAME: COMMAND: DESC", from the value of
+ * "error" ("class", "desc"): for answers that came another way. */
+void json_client_set_reply_error (const char *name, const char *command, JsonObject *object,
+                                  GError **error);

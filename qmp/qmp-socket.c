@@ -178,27 +178,10 @@ negotiate (QmpSocket *self, Deadline deadline, GError **error)
 static gboolean
 check_schema (QmpSocket *self, Deadline deadline, GError **error)
 {
-  g_autoptr (JsonNode) node = NULL;
-  g_auto (GStrv) missing = NULL;
-  g_autofree char *list = NULL;
+  g_autofree char *whose = g_strdup_printf ("QEMU %u.%u.%u", self->version / 10000,
+                                            self->version / 100 % 100, self->version % 100);
 
-  if (!json_client_call (self->client, "execute", "query-qmp-schema", NULL, -1, deadline, &node,
-                         error))
-    return FALSE;
-  if (!JSON_NODE_HOLDS_ARRAY (node))
-    {
-      qmp_set_unexpected (&self->parent, "query-qmp-schema", "not a list", error);
-      return FALSE;
-    }
-  self->parent.schema = qmp_schema_new (json_node_get_array (node));
-  missing = qmp_schema_missing (self->parent.schema);
-  if (missing == NULL)
-    return TRUE;
-  list = g_strjoinv (", ", missing);
-  g_set_error (error, JSON_CLIENT_ERROR, JSON_CLIENT_ERROR_LACKING,
-               "%s: QEMU %u.%u.%u lacks what a migration needs: %s", self->parent.name,
-               self->version / 10000, self->version / 100 % 100, self->version % 100, list);
-  return FALSE;
+  return qmp_executor_learn_schema (&self->parent, whose, deadline, error);
 }
 
 QmpExecutor *

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Sourced: what Debian 12 must have installed, and how to get it.
 BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libglib2.0-dev libjson-glib-dev
-    libgnutls28-dev libcmocka-dev libsystemd-dev libxxhash-dev libxml2-dev)
+    libgnutls28-dev libcmocka-dev libsystemd-dev libxxhash-dev libxml2-dev libvirt-dev)
 LAB_PACKAGES=(python3 procps iproute2 iptables util-linux mount e2fsprogs qemu-system-x86
     qemu-utils qemu-block-extra gnutls-bin busybox-static cpio kmod linux-image-cloud-amd64)
 TEST_PACKAGES=(python3-pytest scdoc nbdkit nbd-server libnbd-bin diffutils util-linux-extra)

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "daemon/libvirt/virt-domain.h"
+
+/* libvirt's own migration of the memory, peer to peer and over TLS; the guest stays paused at the
+ * destination, and the disks are none of its business (VIR_MIGRATE_UNSAFE: it believes us). */
+typedef struct
+{
+  const char *desturi;         /* of the destination's libvirtd, for the source's */
+  const char *migrate_uri;     /* "tcp:HOST:PORT": the gate */
+  const char *listen_address;  /* where the destination's QEMU listens, behind it */
+  const char *tls_destination; /* the name that the destination's certificate must have */
+  const char *xml, *persistent_xml;
+  const char *name;        /* its new one, or NULL */
+  guint64 bandwidth_mib_s; /* 0: any */
+  gboolean persistent, undefine_source, auto_converge;
+} VirtMove;
+
+/* Returns at once; the call goes on until the memory has been moved or not, or for as long as
+ * libvirt waits for a dead network. Copies `move`. */
+VirtCall *virt_move_begin (VirtDomain *domain, const VirtMove *move);
