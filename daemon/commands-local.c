@@ -141,8 +141,9 @@ static const struct
   LocalCommand run;
 } local_commands[] = {
   { "migrate",
-    "guest:s host:s qmp:s dest-qmp:s disks:a? overwrite:b? max-downtime:i? rate:i? full-speed:b? "
-    "timeout:i?",
+    "guest:s host:s qmp:s? dest-qmp:s? disks:a? overwrite:b? max-downtime:i? rate:i? full-speed:b? "
+    "timeout:i? connect:s? desturi:s? dname:s? tls-destination:s? persistent:b? undefinesource:b? "
+    "suspend:b? auto-converge:b? bandwidth:i?",
     local_migrate },
   { "query-jobs", "", local_query_jobs },
   { "query-job", "job:s", local_query_job },

@@ -125,6 +125,30 @@ peer_pace (Connection *connection, JsonObject *args, JobRequest *request, GError
 }
 
 static gboolean
+peer_admit (Connection *connection, JsonObject *args, JobRequest *request, GError **error)
+{
+  Job *job = find_job (connection, args, error);
+  gint64 port = 0;
+
+  json_get_int (args, "port", &port);
+  if (!job || !destination_admit (job, port, error))
+    return FALSE;
+  request_return (request, NULL);
+  return TRUE;
+}
+
+static gboolean
+peer_let_go (Connection *connection, JsonObject *args, JobRequest *request, GError **error)
+{
+  Job *job = find_job (connection, args, error);
+
+  if (!job || !destination_let_go (job, error))
+    return FALSE;
+  request_return (request, NULL);
+  return TRUE;
+}
+
+static gboolean
 peer_query (Connection *connection, JsonObject *args, JobRequest *request, GError **error)
 {
   Job *job = find_job (connection, args, error);
@@ -145,10 +169,13 @@ static const struct
   { "hello", "protocol:i host:s client-dn:s server-dn:s", peer_hello, 0 },
   { "ping", "", peer_ping, 0 },
   { "prepare",
-    "job:s guest:s dest-qmp:s machine:s timeout:i rate:i disks:a overwrite:b full-speed:b",
+    "job:s guest:s dest-qmp:s? domain:s? machine:s timeout:i rate:i disks:a overwrite:b "
+    "full-speed:b",
     peer_prepare, 0 },
   { "pace", "job:s in-flight:i? rate:i?", peer_pace, 0 },
   { "query", "job:s", peer_query, 0 },
+  { "admit", "job:s port:i", peer_admit, 0 },
+  { "let-go", "job:s", peer_let_go, 0 },
   { "copy", "job:s port:i last:b disks:a", NULL, JOB_EVENT_COPY },
   { "incoming", "job:s", NULL, JOB_EVENT_LISTEN },
   { "release", "job:s paused:b?", NULL, JOB_EVENT_RELEASE },

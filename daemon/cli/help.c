@@ -31,8 +31,10 @@ static const Help helps[] = {
   { "migrate", "GUEST HOST", "move a running guest to HOST, with its disks",
     "Moves the running guest GUEST with its disks to HOST, a [peer] of vmferryd.conf(5) or its "
     "address, and\nfollows the job to its end.  Ctrl-C cancels while that is still possible; the "
-    "guest then goes on here.\nDisks are named by their QEMU node names, or the ids of their "
-    "devices." },
+    "guest then goes on here.\nGUEST is a domain of this host's libvirt, and its disks are named "
+    "as "
+    "there (vda); with --qmp and --dest-qmp\nit is a QEMU without libvirt, and its disks are named "
+    "by their QEMU node names, or the ids of their\ndevices." },
   { "jobs", "", "list the jobs that this host's agent knows",
     "Lists the jobs that this host's agent knows, the oldest first." },
   { "status", "[JOB]", "show one job, or all, in detail",

@@ -10,7 +10,7 @@ static void
 add_later_entries (GOptionContext *context)
 {
   const int flags = G_OPTION_FLAG_HIDDEN | G_OPTION_FLAG_OPTIONAL_ARG;
-  static const char *const names[] = { "connect", "desturi", "hold", "at", "throttle", "verify" };
+  static const char *const names[] = { "hold", "at", "throttle", "verify" };
   GOptionEntry entries[G_N_ELEMENTS (names) + 1] = { 0 };
   for (guint i = 0; i < G_N_ELEMENTS (names); i++)
     entries[i] = (GOptionEntry){ .long_name = names[i],
@@ -25,7 +25,7 @@ cli_options_add_migrate (GOptionContext *context, CliRaw *raw)
 {
   const GOptionEntry entries[]
       = { { "qmp", 0, 0, G_OPTION_ARG_FILENAME, &raw->qmp,
-            "Monitor socket of the guest's QEMU here", "SOCKET" },
+            "Monitor socket of the guest's QEMU here, without libvirt", "SOCKET" },
           { "dest-qmp", 0, 0, G_OPTION_ARG_FILENAME, &raw->dest_qmp,
             "Monitor socket of the QEMU at HOST that takes the guest over", "SOCKET" },
           { "disk", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &raw->disks,
@@ -45,15 +45,18 @@ cli_options_add_migrate (GOptionContext *context, CliRaw *raw)
             "Print the job's UUID and return; the job goes on", NULL },
           { NULL } };
   g_option_context_add_main_entries (context, entries, NULL);
+  cli_options_add_virsh (context, raw);
   add_later_entries (context);
 }
 
 static gboolean
 take_sockets (CliOptions *options, const CliRaw *raw, GError **error)
 {
+  if (raw->qmp == NULL && raw->dest_qmp == NULL)
+    return TRUE;
   if (raw->qmp == NULL || raw->dest_qmp == NULL)
-    return cli_options_fail (error, "--qmp and --dest-qmp are both needed: "
-                                    "this version drives QEMU directly, libvirt comes later");
+    return cli_options_fail (error, "--qmp and --dest-qmp are both needed for a QEMU without "
+                                    "libvirt");
   if (!cli_value_check_text ("--qmp", raw->qmp, error)
       || !cli_value_check_text ("--dest-qmp", raw->dest_qmp, error))
     return FALSE;
@@ -109,6 +112,6 @@ cli_options_finish_migrate (CliOptions *options, const CliRaw *raw, char **words
       && !cli_value_parse_number ("--max-downtime", raw->max_downtime, "milliseconds", 1,
                                   MAX_DOWNTIME_MS, &options->max_downtime_ms, error))
     return FALSE;
-  return take_sockets (options, raw, error) && take_disks (options, raw, error)
-         && cli_options_take_limits (options, raw, error);
+  return take_sockets (options, raw, error) && cli_options_take_virsh (options, raw, error)
+         && take_disks (options, raw, error) && cli_options_take_limits (options, raw, error);
 }

@@ -20,6 +20,16 @@ typedef struct
   gboolean detach;
   char *qmp;
   char *dest_qmp;
+  gboolean accepted; /* what virsh has to be told, and vmferry always does */
+  gboolean persistent;
+  gboolean undefine_source;
+  gboolean suspend;
+  gboolean auto_converge;
+  char *connect;
+  char *desturi;
+  char *dname;
+  char *tls_destination;
+  char *bandwidth;
   char **disks;
   char *max_downtime;
 
@@ -43,6 +53,9 @@ typedef gboolean (*CliOptionsFinish) (CliOptions *options, const CliRaw *raw, ch
 void cli_options_add_migrate (GOptionContext *context, CliRaw *raw);
 gboolean cli_options_finish_migrate (CliOptions *options, const CliRaw *raw, char **words,
                                      GError **error);
+/* options-virsh.c: what `virsh migrate` has, too. */
+void cli_options_add_virsh (GOptionContext *context, CliRaw *raw);
+gboolean cli_options_take_virsh (CliOptions *options, const CliRaw *raw, GError **error);
 void cli_options_add_copy (GOptionContext *context, CliRaw *raw);
 gboolean cli_options_finish_copy (CliOptions *options, const CliRaw *raw, char **words,
                                   GError **error);

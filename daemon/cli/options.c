@@ -19,6 +19,11 @@ raw_free (CliRaw *raw)
   g_free (raw->socket);
   g_free (raw->qmp);
   g_free (raw->dest_qmp);
+  g_free (raw->connect);
+  g_free (raw->desturi);
+  g_free (raw->dname);
+  g_free (raw->tls_destination);
+  g_free (raw->bandwidth);
   g_strfreev (raw->disks);
   g_free (raw->max_downtime);
   g_free (raw->rate);
@@ -262,6 +267,10 @@ cli_options_free (CliOptions *options)
   g_free (options->host);
   g_free (options->qmp);
   g_free (options->dest_qmp);
+  g_free (options->connect);
+  g_free (options->desturi);
+  g_free (options->dname);
+  g_free (options->tls_destination);
   g_ptr_array_unref (options->disks);
   g_free (options->job);
   g_free (options->owner);

@@ -26,8 +26,13 @@ typedef struct
 
   char *guest;
   char *host;
-  char *qmp;        /* absolute */
-  char *dest_qmp;   /* absolute, at the destination */
+  char *qmp;      /* absolute; NULL: the guest is a domain of libvirt */
+  char *dest_qmp; /* absolute, at the destination */
+  /* A domain of libvirt; names as virsh has them. */
+  char *connect; /* NULL: qmp and dest_qmp are given */
+  char *desturi, *dname, *tls_destination;
+  gboolean persistent, undefine_source, suspend, auto_converge;
+  gint64 bandwidth; /* MiB/s, 0: not given */
   GPtrArray *disks; /* CliDisk; no name twice */
   gboolean overwrite;
   gint64 max_downtime_ms; /* 0: not given */

@@ -40,13 +40,28 @@ disks_to_json (const CliOptions *options)
   return disks;
 }
 
+static void
+add_libvirt (JsonObject *args, const CliOptions *options)
+{
+  json_object_set_boolean_member (args, "persistent", options->persistent);
+  json_object_set_boolean_member (args, "undefinesource", options->undefine_source);
+  json_object_set_boolean_member (args, "suspend", options->suspend);
+  json_object_set_boolean_member (args, "auto-converge", options->auto_converge);
+  if (options->bandwidth > 0)
+    json_object_set_int_member (args, "bandwidth", options->bandwidth);
+}
+
 static JsonObject *
 migrate_arguments (const CliOptions *options)
 {
-  JsonObject *args = json_args ("guest", "s", options->guest, "host", "s", options->host, "qmp",
-                                "s", options->qmp, "dest-qmp", "s", options->dest_qmp, "disks", "a",
-                                disks_to_json (options), "overwrite", "b", options->overwrite,
-                                "full-speed", "b", options->full_speed, NULL);
+  JsonObject *args = json_args (
+      "guest", "s", options->guest, "host", "s", options->host, "qmp", "s", options->qmp,
+      "dest-qmp", "s", options->dest_qmp, "disks", "a", disks_to_json (options), "overwrite", "b",
+      options->overwrite, "full-speed", "b", options->full_speed, "connect", "s", options->connect,
+      "desturi", "s", options->desturi, "dname", "s", options->dname, "tls-destination", "s",
+      options->tls_destination, NULL);
+  if (options->connect != NULL)
+    add_libvirt (args, options);
   /* What wasn't given is the agent's default. */
   if (options->rate > 0)
     json_object_set_int_member (args, "rate", (gint64)options->rate);

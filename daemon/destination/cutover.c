@@ -106,6 +106,8 @@ destination_listen (Job *base, GError **error)
   QmpExecutor *qmp;
   guint16 port;
 
+  if (destination_is_domain (job))
+    return destination_open_gate (job, error);
   job->vm = wait_for_vm (job, error);
   if (!job->vm || !destination_check_vm (job, job->vm, error))
     return JOB_EVENT_FAILED;
@@ -155,6 +157,8 @@ destination_release (Job *base, GError **error)
       || !job_record (base, json_args ("record", "s", "released", "paused", "b", job->paused, NULL),
                       error))
     return JOB_EVENT_FAILED;
+  if (job->gate)
+    ram_gate_set_patience (job->gate, SWITCHOVER_TIMEOUT_MS);
   job->released = TRUE;
   job_set_owner (base, JOB_OWNED_BY_UNKNOWN);
   job_set_message (base, "waiting for %s to hand the guest over", base->peer);
@@ -275,6 +279,8 @@ destination_start (Job *base, GError **error)
 
   if (base->command)
     json_get_bool (base->command, "paused", &job->paused);
+  if (destination_is_domain (job))
+    return destination_start_domain (job, error);
   if (base->resolved && job->may_have_run && vm_is_gone (job))
     return own_without_vm (job);
   if (vm_is_gone (job))
@@ -305,6 +311,8 @@ destination_finish (Job *base, GError **error)
   DestinationJob *job = (DestinationJob *)base;
 
   destination_clean_vm (job);
+  if (destination_is_domain (job))
+    destination_finish_domain (job);
   /* An ended job is remembered; its images must not stay open. */
   for (guint i = 0; i < job->disks->len; i++)
     g_clear_pointer (&destination_disk (job, i)->image, image_free);

@@ -2,6 +2,8 @@
 #include "daemon/destination/private.h"
 #include "qmp/printable.h"
 
+/* This host's own. */
+#define LIBVIRT_URI "qemu:///system"
 #define MAX_DISKS 64
 /* A client that is well pings at least so often. */
 #define PING_MS 1000
@@ -47,6 +49,9 @@ destination_job_free (Job *base)
 
   connection_unref (job->connection);
   vm_free (job->vm);
+  ram_gate_free (job->gate);
+  virt_domain_free (job->domain);
+  g_free (job->domain_uuid);
   g_ptr_array_unref (job->disks);
   rate_limit_free (job->limit);
   g_object_unref (job->writers);
@@ -112,6 +117,19 @@ take_text (JsonObject *object, const char *name, gsize *budget, const char **ret
   return TRUE;
 }
 
+/* Either a monitor's socket, or a domain by its UUID. */
+static gboolean
+take_driver (JsonObject *args, gsize *budget)
+{
+  const char *text;
+
+  if (json_object_has_member (args, "dest-qmp") == json_object_has_member (args, "domain"))
+    return FALSE;
+  if (json_object_has_member (args, "dest-qmp"))
+    return take_text (args, "dest-qmp", budget, &text);
+  return take_text (args, "domain", budget, &text) && g_uuid_string_is_valid (text);
+}
+
 static gboolean
 parse_disk (DestinationJob *job, JsonObject *object, gsize *budget, GError **error)
 {
@@ -166,12 +184,25 @@ parse_disks (DestinationJob *job, JsonArray *disks, GError **error)
 
 static DestinationJob *
 destination_alloc (Agent *agent, const char *uuid, const char *guest, const char *peer,
-                   const char *qmp_path)
+                   JsonObject *args)
 {
   DestinationJob *job = g_new0 (DestinationJob, 1);
+  const char *qmp_path = NULL, *domain = NULL;
+
+  if (args)
+    {
+      json_get_string (args, "dest-qmp", &qmp_path);
+      json_get_string (args, "domain", &domain);
+    }
 
   job_init (&job->base, &destination_class, agent, JOB_DESTINATION, uuid, guest, peer);
-  job->base.qmp_path = g_strdup (qmp_path);
+  job->base.qmp_path
+      = qmp_path ? g_strdup (qmp_path) : g_strdup_printf ("libvirt's domain %s", domain);
+  if (domain)
+    {
+      job->domain_uuid = g_strdup (domain);
+      job->domain = virt_domain_new (LIBVIRT_URI, domain, NULL, NULL);
+    }
   job->disks = g_ptr_array_new_with_free_func ((GDestroyNotify)disk_free);
   job->tls_id = g_strdup_printf ("vmferry-%.8s-tls", uuid);
   job->authz_id = g_strdup_printf ("vmferry-%.8s-authz", uuid);
@@ -208,7 +239,7 @@ Job *
 destination_new (Agent *agent, Connection *connection, JsonObject *args, GError **error)
 {
   const ConnectionOrigin *origin = connection_get_origin (connection);
-  const char *uuid = "", *guest = "", *qmp = "", *machine = "";
+  const char *uuid = "", *guest = "", *machine = "";
   gboolean full_speed = FALSE;
   gsize budget = MAX_TEXT;
   DestinationJob *job;
@@ -220,15 +251,16 @@ destination_new (Agent *agent, Connection *connection, JsonObject *args, GError 
       g_set_error (error, JOB_ERROR, JOB_ERROR_USAGE, "argument \"job\" is no UUID");
       return NULL;
     }
-  if (!take_text (args, "guest", &budget, &guest) || !take_text (args, "dest-qmp", &budget, &qmp)
+  if (!take_text (args, "guest", &budget, &guest) || !take_driver (args, &budget)
       || !take_text (args, "machine", &budget, &machine))
     {
       g_set_error (
           error, JOB_ERROR, JOB_ERROR_USAGE,
-          "argument \"guest\", \"dest-qmp\" or \"machine\" is empty, too long or no plain text");
+          "argument \"guest\", \"dest-qmp\", \"domain\" or \"machine\" is empty, too long or no "
+          "plain text");
       return NULL;
     }
-  job = destination_alloc (agent, uuid, guest, origin->peer->name, qmp);
+  job = destination_alloc (agent, uuid, guest, origin->peer->name, args);
   job->source_dn = g_strdup (connection_get_client_dn (connection));
   job->source_address = g_strdup (origin->remote_address);
   job->local_address = g_strdup (origin->local_address);
@@ -249,17 +281,14 @@ destination_recover (Agent *agent, const char *uuid, Journal *journal, GPtrArray
                      GError **error)
 {
   JsonObject *begin = g_ptr_array_index (records, 0), *args = NULL;
-  const char *guest = "", *peer = "", *qmp = "";
+  const char *guest = "", *peer = "";
   DestinationJob *job;
 
   json_get_object (begin, "args", &args);
   json_get_string (begin, "peer", &peer);
   if (args)
-    {
-      json_get_string (args, "guest", &guest);
-      json_get_string (args, "dest-qmp", &qmp);
-    }
-  job = destination_alloc (agent, uuid, guest, peer, qmp);
+    json_get_string (args, "guest", &guest);
+  job = destination_alloc (agent, uuid, guest, peer, args);
   job->base.journal = journal;
   job->base.records = g_ptr_array_ref (records);
   if (!args || !destination_parse (job, args, error) || !agent_add_job (agent, &job->base, error))

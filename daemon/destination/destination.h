@@ -17,6 +17,10 @@ gboolean destination_recover (Agent *agent, const char *uuid, Journal *journal, 
 void destination_bind (Job *job, Connection *connection);
 /* A connection is gone: if it was the job's, the source is lost. */
 void destination_unbind (Job *job, Connection *connection);
+/* libvirt's stream of the memory is the connection that comes from this port of the source. */
+gboolean destination_admit (Job *job, gint64 port, GError **error);
+/* The end of the stream that is held may pass: the release. */
+gboolean destination_let_go (Job *job, GError **error);
 /* Bytes that each disk's mirror may have in flight. */
 void destination_set_in_flight (Job *job, gint64 bytes);
 /* Bytes per second that all disks together may take; 0: any. */

@@ -84,15 +84,16 @@ destination_prepare (Job *base, GError **error)
 {
   DestinationJob *job = (DestinationJob *)base;
   JsonArray *messages;
-  gboolean ready;
+  gboolean ready = TRUE;
 
   job_set_message (base, "making the targets");
-  if (!record_begin (job, error))
+  if (!record_begin (job, error)
+      || (destination_is_domain (job) && !destination_check_domain (job, error)))
     return JOB_EVENT_FAILED;
   for (guint i = 0; i < job->disks->len; i++)
     if (!prepare_disk (job, destination_disk (job, i), error))
       return JOB_EVENT_FAILED;
-  if (!look_at_vm (job, &ready, error))
+  if (!destination_is_domain (job) && !look_at_vm (job, &ready, error))
     return JOB_EVENT_FAILED;
 
   messages = json_array_new ();

@@ -3,6 +3,7 @@
 
 #include "daemon/destination/destination.h"
 #include "daemon/image.h"
+#include "daemon/ram-gate.h"
 #include "daemon/vm.h"
 #include "nbd/mirror.h"
 
@@ -38,8 +39,14 @@ typedef struct
   GCancellable *writers; /* ends every wait of the mirrors and the targets; the job is over then */
   gsize in_flight;       /* guarded by Job.lock */
 
-  Vm *vm;                /* NULL: not connected */
-  gboolean listening;    /* QEMU was told migrate-incoming */
+  /* Of a domain of libvirt */
+  char *domain_uuid;    /* NULL: a bare QEMU */
+  VirtDomain *domain;   /* at this host */
+  gboolean was_defined; /* before the job */
+  RamGate *gate;        /* guarded by Job.lock */
+
+  Vm *vm;                /* of a bare QEMU; NULL: not connected */
+  gboolean listening;    /* QEMU was told migrate-incoming, or the gate was opened for libvirt */
   gboolean paused;       /* the guest was, and is to stay so; known from the release on */
   gboolean released;     /* the writers are closed and the source knows or may know it */
   gboolean may_have_run; /* the guest, here: it can't be said any more that it never will */
@@ -70,5 +77,16 @@ void destination_watch_vm (DestinationJob *job);
 void destination_clean_vm (DestinationJob *job);
 /* Closes every writer, durably; the first error is told, all are closed. */
 gboolean destination_close_writers (DestinationJob *job, GError **error);
+/* domain.c: the same for a domain of libvirt. */
+gboolean destination_is_domain (const DestinationJob *job);
+/* Nobody uses the domain here; journals whether it is defined. */
+gboolean destination_check_domain (DestinationJob *job, GError **error);
+JobEvent destination_open_gate (DestinationJob *job, GError **error);
+JobEvent destination_start_domain (DestinationJob *job, GError **error);
+void destination_finish_domain (DestinationJob *job);
+/* NEVER: it doesn't run here, and nothing of it is left. */
+JobEvent destination_undo_domain (DestinationJob *job, GError **error);
+JobEvent destination_recover_domain (DestinationJob *job, GError **error);
+JobEvent destination_wait_domain (DestinationJob *job, GError **error);
 /* Brings Job.view up to date with the mirrors. */
 void destination_update_view (DestinationJob *job);

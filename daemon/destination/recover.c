@@ -18,6 +18,13 @@ reopen_vm (DestinationJob *job)
 {
   g_autoptr (Vm) vm = NULL;
 
+  if (destination_is_domain (job))
+    {
+      job->listening = job_find_record (&job->base, "listening") != NULL;
+      if (job_find_record (&job->base, "domain"))
+        json_get_bool (job_find_record (&job->base, "domain"), "defined", &job->was_defined);
+      return;
+    }
   if (!job_find_record (&job->base, "listening") || !(vm = destination_open_vm (job, NULL))
       || !is_our_vm (job, vm))
     return;
@@ -41,6 +48,8 @@ destination_recover_action (Job *base, GError **error)
     }
   job->released = TRUE;
   json_get_bool (job_find_record (base, "released"), "paused", &job->paused);
+  if (destination_is_domain (job))
+    return destination_recover_domain (job, error);
   if (!job_find_record (base, "owner"))
     {
       job_set_owner (base, JOB_OWNED_BY_UNKNOWN);
@@ -95,5 +104,6 @@ destination_ask (Job *base, GError **error)
                    "guest is held here, paused. When %s can't come back: vmferry resolve %s "
                    "--owner destination, on both hosts; to give it back: --owner source",
                    base->peer, base->peer, base->uuid);
-  return wait_for_word (job, error);
+  return destination_is_domain (job) ? destination_wait_domain (job, error)
+                                     : wait_for_word (job, error);
 }

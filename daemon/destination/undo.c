@@ -106,7 +106,8 @@ JobEvent
 destination_undo (Job *base, GError **error)
 {
   DestinationJob *job = (DestinationJob *)base;
-  JobEvent guest = look_for_guest (job, error);
+  JobEvent guest = destination_is_domain (job) ? destination_undo_domain (job, error)
+                                               : look_for_guest (job, error);
   gboolean ok;
 
   if (guest != JOB_EVENT_NEVER)

@@ -53,6 +53,17 @@ virt_set_error (const char *what, GError **error)
                last && last->message ? last->message : "libvirt doesn't say why");
 }
 
+void
+virt_set_domain_error (virDomainPtr domain, GError **error)
+{
+  g_autoptr (GError) failed = NULL;
+
+  /* Even a look at the name makes libvirt forget its error. */
+  virt_set_error ("", &failed);
+  g_set_error (error, failed->domain, failed->code, "%s%s", virDomainGetName (domain),
+               failed->message);
+}
+
 /* ------------------------------------------------------------------ events */
 
 static void

@@ -16,6 +16,8 @@ typedef struct VirtDomain VirtDomain;
 GQuark virt_error_quark (void);
 /* "WHAT: " and what libvirt says. */
 void virt_set_error (const char *what, GError **error);
+/* The same, with the domain's name. */
+void virt_set_domain_error (virDomainPtr domain, GError **error);
 
 typedef struct
 {

@@ -23,7 +23,7 @@ run_get_xml (virDomainPtr domain, gpointer data, GError **error)
 
   answer->xml = virDomainGetXMLDesc (domain, answer->flags);
   if (!answer->xml)
-    virt_set_error (virDomainGetName (domain), error);
+    virt_set_domain_error (domain, error);
   return answer->xml != NULL;
 }
 
@@ -47,7 +47,7 @@ run_get_state (virDomainPtr domain, gpointer data, GError **error)
 
   if (virDomainGetState (domain, &answer->state, &answer->reason, 0) == 0)
     return TRUE;
-  virt_set_error (virDomainGetName (domain), error);
+  virt_set_domain_error (domain, error);
   return FALSE;
 }
 
@@ -80,7 +80,7 @@ run_resume (virDomainPtr domain, gpointer data, GError **error)
 {
   if (virDomainResume (domain) == 0)
     return TRUE;
-  virt_set_error (virDomainGetName (domain), error);
+  virt_set_domain_error (domain, error);
   return FALSE;
 }
 
@@ -95,7 +95,7 @@ run_abort_job (virDomainPtr domain, gpointer data, GError **error)
 {
   if (virDomainAbortJob (domain) == 0)
     return TRUE;
-  virt_set_error (virDomainGetName (domain), error);
+  virt_set_domain_error (domain, error);
   return FALSE;
 }
 
@@ -118,7 +118,7 @@ run_get_autostart (virDomainPtr domain, gpointer data, GError **error)
     return TRUE;
   if (virDomainGetAutostart (domain, &((Number *)data)->value) == 0)
     return TRUE;
-  virt_set_error (virDomainGetName (domain), error);
+  virt_set_domain_error (domain, error);
   return FALSE;
 }
 
@@ -140,7 +140,7 @@ run_set_autostart (virDomainPtr domain, gpointer data, GError **error)
 {
   if (virDomainSetAutostart (domain, ((Number *)data)->value) == 0)
     return TRUE;
-  virt_set_error (virDomainGetName (domain), error);
+  virt_set_domain_error (domain, error);
   return FALSE;
 }
 
@@ -169,7 +169,7 @@ run_destroy_paused (virDomainPtr domain, gpointer data, GError **error)
       || (((Number *)data)->value && virDomainIsActive (domain) == 0
           && virDomainIsPersistent (domain) == 1 && virDomainUndefine (domain) < 0))
     {
-      virt_set_error (virDomainGetName (domain), error);
+      virt_set_domain_error (domain, error);
       return FALSE;
     }
   return TRUE;
@@ -198,7 +198,7 @@ run_undefine_off (virDomainPtr domain, gpointer data, GError **error)
   if (virDomainIsActive (domain) != 0 || virDomainIsPersistent (domain) != 1
       || virDomainUndefine (domain) == 0)
     return TRUE;
-  virt_set_error (virDomainGetName (domain), error);
+  virt_set_domain_error (domain, error);
   return FALSE;
 }
 
@@ -222,7 +222,7 @@ run_check_metadata (virDomainPtr domain, gpointer data, GError **error)
   int checkpoints = virDomainListAllCheckpoints (domain, NULL, 0);
 
   if (snapshots < 0 || checkpoints < 0)
-    virt_set_error (virDomainGetName (domain), error);
+    virt_set_domain_error (domain, error);
   else if (snapshots > 0 || checkpoints > 0)
     g_set_error (error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
                  "domain %s has %d snapshots and %d checkpoints, which can't be moved: delete "

@@ -54,7 +54,7 @@ run_monitor_call (virDomainPtr domain, gpointer data, GError **error)
 
   if (rc == 0)
     return TRUE;
-  virt_set_error (virDomainGetName (domain), error);
+  virt_set_domain_error (domain, error);
   return FALSE;
 }
 

@@ -166,13 +166,13 @@ source_check (Job *base, GError **error)
   SourceJob *job = (SourceJob *)base;
 
   job_set_message (base, "checking");
-  job->vm
-      = vm_open (base->qmp_path, deadline_in (CONNECT_TIMEOUT_MS, job_cancellable (base)), error);
+  job->vm = source_open_vm (job, CONNECT_TIMEOUT_MS, error);
   if (!job->vm)
     return JOB_EVENT_FAILED;
   vm_set_lost_handler (job->vm, on_vm_lost, base);
   if (!check_name (job, error) || !check_state (job, error) || !check_block_layer (job, error)
-      || !source_find_disks (job, error) || !check_devices (job, error))
+      || !source_check_domain (job, error) || !source_find_disks (job, error)
+      || !check_devices (job, error))
     return JOB_EVENT_FAILED;
   if (!source_open_link (job, deadline_in (CONNECT_TIMEOUT_MS, job_cancellable (base)), error))
     return JOB_EVENT_FAILED;

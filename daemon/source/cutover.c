@@ -15,8 +15,8 @@
 #define UNLIMITED_BANDWIDTH (G_GINT64_CONSTANT (1) << 40)
 #define INCOMING_EXTRA_MS 15000
 
-static gint64
-ram_bandwidth (const SourceJob *job)
+gint64
+source_ram_bandwidth (const SourceJob *job)
 {
   return job->rate > 0 ? MAX ((gint64)(job->rate / 4 * 3), 1) : UNLIMITED_BANDWIDTH;
 }
@@ -80,7 +80,7 @@ secure_stream (SourceJob *job, GError **error)
          && qmp_migrate_ensure_parameters (
              qmp,
              json_args ("tls-creds", "s", tls, "tls-hostname", "s", name, "max-bandwidth", "i",
-                        ram_bandwidth (job), "downtime-limit", "i",
+                        source_ram_bandwidth (job), "downtime-limit", "i",
                         (gint64)MAX (job->max_downtime_ms * FIRST_RAM_SHARE, 1), NULL),
              cancellable, error);
 }
@@ -201,6 +201,14 @@ source_show_ram (SourceJob *job, const QmpMigration *migration)
   g_mutex_unlock (&job->base.lock);
 }
 
+/* libvirt goes past pre-switchover by itself: the gate holds the stream, and QEMU in `device`. */
+static gboolean
+is_switchover (SourceJob *job, const char *status)
+{
+  return g_str_equal (status, "pre-switchover")
+         || (source_is_domain (job) && g_str_equal (status, "device"));
+}
+
 static gboolean
 look_at_stream (SourceJob *job, Stream *stream, gboolean *ret_switchover, GError **error)
 {
@@ -211,7 +219,9 @@ look_at_stream (SourceJob *job, Stream *stream, gboolean *ret_switchover, GError
   if (!migration)
     return FALSE;
   source_show_ram (job, migration);
-  *ret_switchover = g_str_equal (migration->status, "pre-switchover");
+  *ret_switchover = is_switchover (job, migration->status);
+  if (!source_check_move (job, error))
+    return FALSE;
   if (g_str_equal (migration->status, "failed") || g_str_equal (migration->status, "cancelled")
       || g_str_equal (migration->status, "cancelling"))
     return stream_failed (job, migration, error);
@@ -248,13 +258,20 @@ follow_stream (SourceJob *job, GError **error)
         return TRUE;
       if (!note_run_state (job, error))
         return FALSE;
-      if (!g_str_equal (events.migration, "pre-switchover")
-          && !source_run_pass (job, FALSE, &bytes, error))
+      if (!is_switchover (job, events.migration) && !source_run_pass (job, FALSE, &bytes, error))
         return FALSE;
       vm_wait_event (job->vm, &events, POLL_MS, job_cancellable (&job->base), &events);
       if (g_cancellable_set_error_if_cancelled (job_cancellable (&job->base), error))
         return FALSE;
     }
+}
+
+static gboolean
+begin_stream (SourceJob *job, guint16 port, GError **error)
+{
+  if (source_is_domain (job))
+    return note_run_state (job, error) && source_begin_move (job, port, error);
+  return secure_stream (job, error) && start_stream (job, port, error);
 }
 
 JobEvent
@@ -264,8 +281,8 @@ source_cutover (Job *base, GError **error)
   guint16 port;
 
   if (!job_record (base, json_args ("record", "s", "cutover", NULL), error)
-      || !open_incoming (job, &port, error) || !secure_stream (job, error)
-      || !share_rate (job, error) || !start_stream (job, port, error))
+      || !open_incoming (job, &port, error) || !share_rate (job, error)
+      || !begin_stream (job, port, error))
     return JOB_EVENT_FAILED;
   job_set_message (base, "moving the memory");
   if (!follow_stream (job, error))
@@ -283,11 +300,13 @@ source_last_pass (Job *base, GError **error)
   job_set_message (base, "last pass");
   source_stop_guard (job);
   peer_link_set_timeout (job->link, SWITCHOVER_TIMEOUT_MS);
-  peer_link_tune_socket (job->stream_fd, SWITCHOVER_TIMEOUT_MS);
+  if (job->stream_fd >= 0)
+    peer_link_tune_socket (job->stream_fd, SWITCHOVER_TIMEOUT_MS);
   job->release_asked = TRUE;
   if (!source_run_pass (job, TRUE, &bytes, error)
       || !peer_link_call (job->link, "release",
-                          json_args ("job", "s", base->uuid, "paused", "b", !job->ran, NULL),
+                          json_args ("job", "s", base->uuid, "paused", "b",
+                                     !job->ran || job->libvirt.suspend, NULL),
                           deadline_in (SWITCHOVER_TIMEOUT_MS, job_cancellable (base)), NULL, error))
     return JOB_EVENT_FAILED;
   return JOB_EVENT_DONE;

@@ -24,16 +24,27 @@ disk_name (const QmpBlockDevice *device)
   return device_id (device->qdev);
 }
 
+/* What libvirt calls it. */
+static const DomainXmlDisk *
+find_in_domain (SourceJob *job, const QmpBlockDevice *device)
+{
+  g_autofree char *id = device_id (device->qdev);
+
+  return source_is_domain (job) ? domain_xml_find_alias (job->libvirt.domain, id) : NULL;
+}
+
 static SourceWish *
 find_wish (SourceJob *job, const QmpBlockDevice *device)
 {
+  const DomainXmlDisk *known = find_in_domain (job, device);
   g_autofree char *id = device_id (device->qdev);
 
   for (guint i = 0; i < job->wishes->len; i++)
     {
       SourceWish *wish = g_ptr_array_index (job->wishes, i);
       if (g_strcmp0 (wish->disk, device->node_name) == 0
-          || g_strcmp0 (wish->disk, device->device) == 0 || g_str_equal (wish->disk, id))
+          || g_strcmp0 (wish->disk, device->device) == 0 || g_str_equal (wish->disk, id)
+          || (known && g_str_equal (wish->disk, known->target)))
         return wish;
     }
   return NULL;
@@ -66,12 +77,15 @@ report_disk (SourceJob *job, const QmpBlockDevice *device, const char *name)
 static gboolean
 add_disk (SourceJob *job, const QmpBlockDevice *device, GError **error)
 {
-  g_autofree char *name = disk_name (device);
+  const DomainXmlDisk *known = find_in_domain (job, device);
+  g_autofree char *name = known ? g_strdup (known->target) : disk_name (device);
   gboolean is_file = device->file && g_path_is_absolute (device->file);
   SourceWish *wish = find_wish (job, device);
   SourceDisk *disk;
   JobDisk shown = { 0 };
 
+  if (source_is_domain (job) && !known)
+    return refuse_disk (device, name, "is not in the domain's XML: nobody could move it", error);
   if (device->encrypted)
     return refuse_disk (device, name,
                         "is encrypted: its copy would be in clear text, so it is not moved", error);

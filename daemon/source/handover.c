@@ -69,6 +69,13 @@ fenced_by_death (SourceJob *job, GError **error)
                    job->base.guest);
       return JOB_EVENT_UNKNOWN;
     }
+  if (source_is_domain (job) && !source_was_migrated (job))
+    {
+      g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
+                   "the QEMU of %s ended, and not because libvirt has migrated it",
+                   job->base.guest);
+      return JOB_EVENT_UNKNOWN;
+    }
   if (vm_wait_exit (job->vm, QUIT_TIMEOUT_MS)
       && job_record (&job->base, json_args ("record", "s", "fenced", "by", "s", "death", NULL),
                      error))
@@ -91,7 +98,8 @@ judge_outcome (SourceJob *job, Outcome outcome, GError **error)
     {
     case OUTCOME_COMPLETED:
       /* QEMU waits for nothing any more: what the kernel has yet to send may take its time. */
-      peer_link_tune_socket (job->stream_fd, SENT_TIMEOUT_MS);
+      if (job->stream_fd >= 0)
+        peer_link_tune_socket (job->stream_fd, SENT_TIMEOUT_MS);
       return JOB_EVENT_DONE;
     case OUTCOME_GONE:
       return fenced_by_death (job, error);
@@ -115,7 +123,7 @@ source_end_stream (SourceJob *job, gint64 patience_ms, GError **error)
   if (outcome == OUTCOME_OPEN)
     {
       source_break_stream (job);
-      qmp_migrate_cancel (vm_get_executor (job->vm), NULL, NULL);
+      source_cancel_stream (job);
       outcome = wait_for_outcome (job, CANCEL_TIMEOUT_MS);
     }
   return judge_outcome (job, outcome, error);
@@ -131,14 +139,35 @@ source_release (Job *base, GError **error)
 
   vm_get_events (job->vm, &events);
   job->resumes = events.resumes;
+  job->gaps = events.gaps;
   if (!job_record (base, json_args ("record", "s", "released", "ran", "b", job->ran, NULL), error))
     return JOB_EVENT_FAILED;
   job_set_owner (base, JOB_OWNED_BY_UNKNOWN);
   job_set_message (base, "released");
-  if (!qmp_migrate_continue (qmp, NULL, &failed)
+  if (!(source_is_domain (job) ? source_let_go (job, &failed)
+                               : qmp_migrate_continue (qmp, NULL, &failed))
       && g_error_matches (failed, JSON_CLIENT_ERROR, JSON_CLIENT_ERROR_REPLY))
     g_message ("%s", failed->message);
   return source_end_stream (job, SWITCHOVER_TIMEOUT_MS, error);
+}
+
+/* libvirt has been quicker than the fence, or will be: it ends the QEMU of a migration that has
+ * succeeded.  Only that is waited for: of a guest that it brings back nothing is known. */
+static JobEvent
+fence_by_libvirt (SourceJob *job, const GError *why, GError **error)
+{
+  gint64 until = g_get_monotonic_time () + QUIT_TIMEOUT_MS * 1000;
+  VmEvents events;
+
+  vm_get_events (job->vm, &events);
+  while (!events.closed && events.resumes == job->resumes && g_get_monotonic_time () < until)
+    vm_wait_event (job->vm, &events, POLL_MS, NULL, &events);
+  if (events.resumes > job->resumes)
+    return judge_outcome (job, OUTCOME_BACK, error);
+  if (events.closed)
+    return fenced_by_death (job, error);
+  g_propagate_error (error, g_error_copy (why));
+  return JOB_EVENT_UNKNOWN;
 }
 
 /* Where no lock can hold it (locking=off), only the end of the process is a fence. */
@@ -200,6 +229,11 @@ source_fence (Job *base, GError **error)
       vm_get_events (job->vm, &events);
       if (look_at_outcome (job, &events) == OUTCOME_BACK)
         return judge_outcome (job, OUTCOME_BACK, error);
+      if (source_is_domain (job))
+        {
+          event = fence_by_libvirt (job, failed, error);
+          return event == JOB_EVENT_FENCED ? JOB_EVENT_DONE : event;
+        }
       event = fence_by_quitting (job, failed, error);
       if (event != JOB_EVENT_DONE)
         return event;
@@ -251,6 +285,8 @@ source_finish (Job *base, GError **error)
       && running)
     job_notice (base, TRUE, "the guest runs in the QEMU at %s too: it was left alone",
                 base->qmp_path);
+  else if (job->vm && source_is_domain (job))
+    source_finish_domain (job);
   else if (job->vm)
     {
       vm_set_lost_handler (job->vm, NULL, NULL);

@@ -104,7 +104,8 @@ source_tell_start (SourceJob *job, GError **error)
   g_autoptr (GError) failed = NULL;
   VmEvents events = { 0 };
   gboolean told = peer_link_call (
-      job->link, "start", json_args ("job", "s", base->uuid, "paused", "b", !job->ran, NULL),
+      job->link, "start",
+      json_args ("job", "s", base->uuid, "paused", "b", !job->ran || job->libvirt.suspend, NULL),
       deadline_in (job->timeout_ms, job_cancellable (base)), NULL, &failed);
 
   if (!told && g_strcmp0 (json_client_error_class (failed), "Never") == 0)

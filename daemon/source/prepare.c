@@ -55,9 +55,11 @@ prepare_peer (SourceJob *job, GError **error)
   job_set_message (base, "making the targets at %s", base->peer);
   if (!peer_link_call (job->link, "prepare",
                        json_args ("job", "s", base->uuid, "guest", "s", base->guest, "dest-qmp",
-                                  "s", job->dest_qmp, "machine", "s", machine, "timeout", "i",
-                                  job->timeout_ms / 1000, "rate", "i", (gint64)job->rate, "disks",
-                                  "a", describe_disks (job, TRUE), "overwrite", "b", job->overwrite,
+                                  "s", job->dest_qmp, "domain", "s",
+                                  source_is_domain (job) ? job->libvirt.domain->uuid : NULL,
+                                  "machine", "s", machine, "timeout", "i", job->timeout_ms / 1000,
+                                  "rate", "i", (gint64)job->rate, "disks", "a",
+                                  describe_disks (job, TRUE), "overwrite", "b", job->overwrite,
                                   "full-speed", "b", job->full_speed, NULL),
                        deadline_in (PREPARE_TIMEOUT_MS, job_cancellable (base)), &answer, error))
     return FALSE;

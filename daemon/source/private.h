@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include "daemon/libvirt/domain-xml.h"
 #include "daemon/listener.h"
 #include "daemon/pace.h"
 #include "daemon/peer-link.h"
@@ -34,6 +35,19 @@ typedef struct
   gboolean locked; /* QEMU holds image locks on the file: the fence can hold it by them */
 } SourceDisk;
 
+/* Of a guest that is a domain of libvirt. */
+typedef struct
+{
+  char *uri; /* NULL: a bare QEMU */
+  char *desturi, *dname, *tls_destination;
+  gboolean persistent, undefine_source, suspend, auto_converge;
+  gint64 bandwidth; /* MiB/s; 0: any */
+
+  DomainXml *domain; /* NULL until it was looked at */
+  VirtCall *move;    /* libvirt's migration of the memory */
+  gboolean autostart_taken;
+} SourceLibvirt;
+
 typedef struct
 {
   Job base;
@@ -43,6 +57,7 @@ typedef struct
   gboolean overwrite, full_speed;
   gint64 timeout_ms, max_downtime_ms;
   guint64 rate; /* bytes per second, 0: any */
+  SourceLibvirt libvirt;
 
   Vm *vm;
   gboolean ran; /* the guest was not paused when its memory began to move */
@@ -58,6 +73,7 @@ typedef struct
   gboolean server;  /* QEMU's NBD server is ours and runs */
   double copy_rate; /* bytes per second, of the last pass that was long enough to tell */
   guint resumes;    /* RESUME events that had been seen at the release */
+  guint gaps;       /* VmEvents.gaps, then */
   gboolean fenced;  /* the journal says so */
   /* The destination may hold the guest's other half: it must be told how the job ends. */
   gboolean release_asked;
@@ -115,6 +131,36 @@ gboolean source_link_is_up (SourceJob *job, GError **error);
  * FAILED: the guest is back; UNKNOWN: QEMU doesn't say. */
 JobEvent source_end_stream (SourceJob *job, gint64 patience_ms, GError **error);
 
+/* undo.c: gives the stream up, QEMU's or libvirt's way. */
+void source_cancel_stream (SourceJob *job);
+
+/* libvirt.c: what is different for a domain of libvirt. */
+/* Opens the guest's QEMU, whichever way it is driven. */
+Vm *source_open_vm (SourceJob *job, gint64 timeout_ms, GError **error);
+gboolean source_is_domain (const SourceJob *job);
+/* Reads the domain's XML, refuses what can't be moved, says what stays. */
+gboolean source_check_domain (SourceJob *job, GError **error);
+/* Makes libvirt move the memory to the gate at `port`; returns when the gate knows the stream. */
+gboolean source_begin_move (SourceJob *job, guint16 port, GError **error);
+/* `cont`, the way that whoever drives the guest knows of it. */
+gboolean source_run_guest (SourceJob *job, GError **error);
+/* The gate lets go of the stream. */
+gboolean source_let_go (SourceJob *job, GError **error);
+/* FALSE with libvirt's words once its migration has failed. */
+gboolean source_check_move (SourceJob *job, GError **error);
+/* The QEMU is gone: TRUE where that was libvirt's end of a migration that has succeeded, and the
+ * guest has not run here since the release. */
+gboolean source_was_migrated (SourceJob *job);
+/* Ends the fenced QEMU, unless libvirt has done so, and the definition where that was asked for. */
+void source_finish_domain (SourceJob *job);
+/* Aborts libvirt's migration and waits for its end. */
+void source_end_move (SourceJob *job);
+/* After the end of a migration that was given up: that the guest runs. */
+void source_restore_domain (SourceJob *job, GError **error);
+/* The domain's autostart, where it was taken away. */
+void source_restore_autostart (SourceJob *job);
+void source_libvirt_clear (SourceLibvirt *libvirt);
+
 /* settle.c: says "finish" or "abort" to the destination, once.  `error` is set unless the
  * answer is DONE, and may be then. */
 typedef enum
@@ -131,6 +177,8 @@ SourceAnswer source_send_end (SourceJob *job, const char *command, gint64 timeou
 /* cutover.c: breaks the stream off, from outside: while QEMU waits for a socket in
  * mid-switchover its monitor doesn't answer.  Takes any state, closes our duplicate. */
 void source_break_stream (SourceJob *job);
+/* cutover.c: bytes per second that the memory may take, of the job's rate. */
+gint64 source_ram_bandwidth (const SourceJob *job);
 /* cutover.c: brings the view of the memory up to date. */
 void source_show_ram (SourceJob *job, const QmpMigration *migration);
 

@@ -36,7 +36,7 @@ static void
 recover_vm (SourceJob *job, JsonObject *begin)
 {
   JsonObject *listener = job_find_record (&job->base, "listener");
-  g_autoptr (Vm) vm = vm_open (job->base.qmp_path, deadline_in (CONNECT_TIMEOUT_MS, NULL), NULL);
+  g_autoptr (Vm) vm = source_open_vm (job, CONNECT_TIMEOUT_MS, NULL);
   g_autofree char *process = vm ? vm_describe_process (vm) : NULL;
   const char *known = NULL;
   gint64 port = 0;
@@ -70,6 +70,7 @@ source_recover_action (Job *base, GError **error)
   JsonObject *begin = g_ptr_array_index (base->records, 0);
 
   json_get_bool (begin, "ran", &job->ran);
+  job->libvirt.autostart_taken = job_find_record (base, "autostart") != NULL;
   if (job_find_record (base, "released"))
     json_get_bool (job_find_record (base, "released"), "ran", &job->ran);
   job->release_asked = job_find_record (base, "cutover") != NULL;

@@ -215,7 +215,7 @@ source_unfence (Job *base, GError **error)
     }
   qmp = vm_get_executor (job->vm);
   if (!job_record (base, json_args ("record", "s", "unfenced", NULL), error)
-      || !fence_lift (qmp, fd, error) || (job->ran && !qmp_cont (qmp, NULL, error)))
+      || !fence_lift (qmp, fd, error) || (job->ran && !source_run_guest (job, error)))
     return JOB_EVENT_FAILED;
   job->fenced = FALSE;
   job_set_owner (base, JOB_OWNED_BY_SOURCE);

@@ -76,6 +76,7 @@ source_job_free (Job *base)
   g_ptr_array_unref (job->disks);
   g_free (job->host);
   g_free (job->dest_qmp);
+  source_libvirt_clear (&job->libvirt);
   job_clear (base);
   g_free (job);
 }
@@ -159,16 +160,77 @@ parse_number (JsonObject *args, const char *name, gint64 fallback, gint64 min, g
   return TRUE;
 }
 
+/* A URI can name a program to run, at either end: only those that can't are taken. */
+static gboolean
+check_uris (const char *uri, const char *desturi, GError **error)
+{
+  if (uri && !g_str_equal (uri, "qemu:///system"))
+    g_set_error (error, JOB_ERROR, JOB_ERROR_USAGE,
+                 "connect is qemu:///system, this host's own libvirtd, not %s", uri);
+  else if (desturi && (!g_str_has_prefix (desturi, "qemu+tls://") || strchr (desturi, '?')))
+    g_set_error (error, JOB_ERROR, JOB_ERROR_USAGE,
+                 "desturi is qemu+tls://HOST/system, without parameters, not %s", desturi);
+  else
+    return TRUE;
+  return FALSE;
+}
+
+static gboolean
+parse_libvirt (SourceJob *job, JsonObject *args, GError **error)
+{
+  SourceLibvirt *libvirt = &job->libvirt;
+  const char *uri = NULL, *desturi = NULL, *dname = NULL, *tls_destination = NULL;
+
+  json_get_string (args, "connect", &uri);
+  json_get_string (args, "desturi", &desturi);
+  json_get_string (args, "dname", &dname);
+  json_get_string (args, "tls-destination", &tls_destination);
+  json_get_bool (args, "persistent", &libvirt->persistent);
+  json_get_bool (args, "undefinesource", &libvirt->undefine_source);
+  json_get_bool (args, "suspend", &libvirt->suspend);
+  json_get_bool (args, "auto-converge", &libvirt->auto_converge);
+  if (!check_uris (uri, desturi, error)
+      || !parse_number (args, "bandwidth", 0, 0, G_MAXINT32, &libvirt->bandwidth, error))
+    return FALSE;
+  libvirt->uri = g_strdup (uri);
+  libvirt->desturi = desturi
+                         ? g_strdup (desturi)
+                         : g_strdup_printf (strchr (job->base.peer, ':') ? "qemu+tls://[%s]/system"
+                                                                         : "qemu+tls://%s/system",
+                                            job->base.peer);
+  libvirt->dname = g_strdup (dname);
+  libvirt->tls_destination = g_strdup (tls_destination);
+  return TRUE;
+}
+
+/* Either the monitors of two bare QEMUs, or libvirt. */
+static gboolean
+parse_driver (SourceJob *job, JsonObject *args, GError **error)
+{
+  const char *qmp = NULL, *dest_qmp = NULL, *connect = NULL;
+
+  json_get_string (args, "qmp", &qmp);
+  json_get_string (args, "dest-qmp", &dest_qmp);
+  json_get_string (args, "connect", &connect);
+  if ((qmp == NULL) != (dest_qmp == NULL) || (qmp == NULL) == (connect == NULL))
+    {
+      g_set_error (error, JOB_ERROR, JOB_ERROR_USAGE,
+                   "either qmp and dest-qmp, or connect, must be given");
+      return FALSE;
+    }
+  job->dest_qmp = g_strdup (dest_qmp);
+  return parse_libvirt (job, args, error);
+}
+
 /* `args` is kept in the journal as the job's first record, so one parser serves both. */
 static gboolean
 source_parse (SourceJob *job, JsonObject *args, GError **error)
 {
   gint64 timeout, rate;
   JsonArray *disks = NULL;
-  const char *dest_qmp = "";
 
-  json_get_string (args, "dest-qmp", &dest_qmp);
-  job->dest_qmp = g_strdup (dest_qmp);
+  if (!parse_driver (job, args, error))
+    return FALSE;
   json_get_bool (args, "overwrite", &job->overwrite);
   json_get_bool (args, "full-speed", &job->full_speed);
   if (!parse_number (args, "timeout", 30, 1, 86400, &timeout, error)
@@ -199,7 +261,10 @@ source_alloc (Agent *agent, const char *uuid, JsonObject *args, GError **error)
     return NULL;
   job = g_new0 (SourceJob, 1);
   job_init (&job->base, &source_class, agent, JOB_SOURCE, uuid, guest, name);
-  job->base.qmp_path = g_strdup (qmp);
+  if (*qmp != '\0')
+    job->base.qmp_path = g_strdup (qmp);
+  else
+    job->base.qmp_path = g_strdup_printf ("libvirt's domain %s", guest);
   job->host = g_strdup (host);
   job->stream_fd = -1;
   job->wishes = g_ptr_array_new_with_free_func ((GDestroyNotify)wish_free);

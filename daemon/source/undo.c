@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "daemon/source/private.h"
 
+#include "daemon/libvirt/virt-ops.h"
+
 #define CANCEL_TIMEOUT_MS 10000
+#define CANCEL_CALL_MS 3000
 #define ABORT_TIMEOUT_MS 20000
 #define DRAIN_TIMEOUT_MS 2000
 #define POLL_MS 20
@@ -23,6 +26,16 @@ is_over (const char *status)
          || g_str_equal (status, "failed") || g_str_equal (status, "cancelled");
 }
 
+void
+source_cancel_stream (SourceJob *job)
+{
+  VirtDomain *domain = vm_get_domain (job->vm);
+
+  /* libvirt refuses in some phases of its migration what QEMU takes. */
+  if (!domain || !virt_domain_abort_job (domain, deadline_in (CANCEL_CALL_MS, NULL), NULL))
+    qmp_migrate_cancel (vm_get_executor (job->vm), NULL, NULL);
+}
+
 /* First of all the guest: a stream that is given up makes QEMU resume it by itself. */
 static void
 rescue_guest (SourceJob *job, GError **error)
@@ -40,7 +53,7 @@ rescue_guest (SourceJob *job, GError **error)
     {
       was_leaving = TRUE;
       if (!g_str_equal (migration->status, "cancelling"))
-        qmp_migrate_cancel (qmp, NULL, NULL);
+        source_cancel_stream (job);
       g_clear_pointer (&migration, qmp_migration_free);
       vm_wait_event (job->vm, &events, POLL_MS, NULL, &events);
     }
@@ -132,14 +145,18 @@ remove_objects (SourceJob *job, GError **error)
   QmpExecutor *qmp = vm_get_executor (job->vm);
   GError *failed = NULL;
 
-  qmp_migrate_set_capabilities (qmp, capabilities, FALSE, NULL, &failed);
-  keep (error, g_steal_pointer (&failed));
-  qmp_migrate_set_parameters (qmp,
-                              job->old_parameters
-                                  ? g_steal_pointer (&job->old_parameters)
-                                  : json_args ("tls-creds", "s", "", "tls-hostname", "s", "", NULL),
-                              NULL, &failed);
-  keep (error, g_steal_pointer (&failed));
+  /* libvirt puts its own back. */
+  if (!source_is_domain (job))
+    {
+      qmp_migrate_set_capabilities (qmp, capabilities, FALSE, NULL, &failed);
+      keep (error, g_steal_pointer (&failed));
+      qmp_migrate_set_parameters (
+          qmp,
+          job->old_parameters ? g_steal_pointer (&job->old_parameters)
+                              : json_args ("tls-creds", "s", "", "tls-hostname", "s", "", NULL),
+          NULL, &failed);
+      keep (error, g_steal_pointer (&failed));
+    }
   for (guint i = 0; i < G_N_ELEMENTS (objects); i++)
     {
       g_autofree char *id = source_id (job, objects[i]);
@@ -163,7 +180,10 @@ undo_in_qemu (SourceJob *job, GError **error)
   if (events.closed)
     return;
   source_break_stream (job);
+  if (source_is_domain (job))
+    source_end_move (job);
   rescue_guest (job, error);
+  source_restore_domain (job, error);
   remove_exports (job, error);
   source_stop_server (job, error);
   remove_bitmaps (job, error);
@@ -203,6 +223,7 @@ source_undo (Job *base, GError **error)
   source_stop_guard (job);
   if (job->vm && base->journal)
     undo_in_qemu (job, &failed);
+  source_restore_autostart (job);
   source_break_stream (job);
   told = undo_at_peer (job);
   g_clear_pointer (&job->link, peer_link_free);

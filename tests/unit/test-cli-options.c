@@ -83,15 +83,14 @@ test_migrate_refuses (void **state)
 {
   CHECK_USAGE ("an argument is missing: GUEST HOST" IN_MIGRATE, "migrate", "vm1", QMP);
   CHECK_USAGE ("one argument too many: 'c'" IN_MIGRATE, "migrate", "a", "b", "c", QMP);
-  CHECK_USAGE ("--qmp and --dest-qmp are both needed: this version drives QEMU directly, "
-               "libvirt comes later" IN_MIGRATE,
+  CHECK_USAGE ("--qmp and --dest-qmp are both needed for a QEMU without libvirt" IN_MIGRATE,
                "migrate", "a", "b", "--qmp=/x");
   CHECK_USAGE ("--dest-qmp must be an absolute path, at the destination" IN_MIGRATE, "migrate", "a",
                "b", "--qmp=/x", "--dest-qmp=y");
   CHECK_USAGE ("GUEST is empty" IN_MIGRATE, "migrate", "", "b", QMP);
   CHECK_USAGE ("HOST has a control character: b\\n" IN_MIGRATE, "migrate", "a", "b\n", QMP);
   CHECK_USAGE ("GUEST is not UTF-8: \\xff" IN_MIGRATE, "migrate", "\xff", "b", QMP);
-  CHECK_USAGE ("Unknown option --live" IN_MIGRATE, "migrate", "a", "b", QMP, "--live");
+  CHECK_USAGE ("Unknown option --alive" IN_MIGRATE, "migrate", "a", "b", QMP, "--alive");
 }
 
 static void
@@ -134,10 +133,8 @@ test_disks_refused (void **state)
 static void
 test_not_yet (void **state)
 {
-  static const char *const options[]
-      = { "--connect", "--desturi", "--hold", "--at", "--throttle", "--verify" };
-  static const char *const commands[]
-      = { "cutover", "pause", "resume", "forget", "check", "hook" };
+  static const char *const options[] = { "--hold", "--at", "--throttle", "--verify" };
+  static const char *const commands[] = { "cutover", "pause", "resume", "forget", "check", "hook" };
   for (guint i = 0; i < G_N_ELEMENTS (options); i++)
     {
       g_autofree char *text
@@ -151,6 +148,54 @@ test_not_yet (void **state)
           = g_strdup_printf ("%s: not in this version yet (see 'vmferry --help')", commands[i]);
       CHECK_USAGE (text, commands[i], "x");
     }
+}
+
+static void
+test_libvirt (void **state)
+{
+  g_autoptr (CliOptions) plain = PARSE ("migrate", "vm1", "hostB");
+  g_autoptr (CliOptions) all
+      = PARSE ("migrate", "--live", "--p2p", "--tls", "--copy-storage-all", "--persistent",
+               "--undefinesource", "--suspend", "--auto-converge", "--bandwidth", "100",
+               "--dname=vm2", "--tls-destination", "b.test", "--connect=qemu:///system", "vm1",
+               "hostB", "--desturi=qemu+tls://b/system", "--disk", "vda=/x");
+
+  assert_null (plain->qmp);
+  assert_string_equal (plain->connect, "qemu:///system");
+  assert_null (plain->desturi);
+  assert_false (plain->persistent || plain->undefine_source || plain->suspend);
+  assert_true (all->persistent && all->undefine_source && all->suspend && all->auto_converge);
+  assert_int_equal (all->bandwidth, 100);
+  assert_string_equal (all->dname, "vm2");
+  assert_string_equal (all->tls_destination, "b.test");
+  assert_string_equal (all->desturi, "qemu+tls://b/system");
+  CHECK_USAGE ("--qmp and --dest-qmp are for a QEMU without libvirt: they don't go together with "
+               "options of libvirt" IN_MIGRATE,
+               "migrate", "a", "b", QMP, "--persistent");
+  CHECK_USAGE ("--bandwidth 0: must be a number of MiB/s from 1 to 1048576" IN_MIGRATE, "migrate",
+               "a", "b", "--bandwidth=0");
+}
+
+/* Scripts that say virsh's options are told why they can't have one: none is ignored. */
+static void
+test_virsh_options_refused (void **state)
+{
+  static const char *const options[]
+      = { "--postcopy",       "--parallel",  "--tunnelled", "--copy-storage-inc", "--migrateuri",
+          "--listen-address", "--disks-uri", "--xml",       "--persistent-xml",   "--migrate-disks",
+          "--unsafe",         "--offline",   "--compressed" };
+
+  for (guint i = 0; i < G_N_ELEMENTS (options); i++)
+    {
+      g_autoptr (GError) error = NULL;
+
+      assert_null (cli_options_parse (ARGV ("migrate", "a", "b", options[i]), &error));
+      assert_true (g_error_matches (error, CLI_ERROR, CLI_ERROR_USAGE));
+      assert_true (g_str_has_prefix (error->message, options[i]));
+      assert_null (strstr (error->message, "Unknown"));
+    }
+  CHECK_USAGE ("--migrateuri: the agents agree on the port (ports= in vmferryd.conf)" IN_MIGRATE,
+               "migrate", "a", "b", "--migrateuri=tcp:x");
 }
 
 static void
@@ -208,6 +253,8 @@ main (void)
     cmocka_unit_test (test_bounds),
     cmocka_unit_test (test_disks_refused),
     cmocka_unit_test (test_not_yet),
+    cmocka_unit_test (test_libvirt),
+    cmocka_unit_test (test_virsh_options_refused),
     cmocka_unit_test (test_jobs),
     cmocka_unit_test (test_program),
     cmocka_unit_test (test_help),

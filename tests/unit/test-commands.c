@@ -114,6 +114,31 @@ test_local (void **state)
   expect (client, "migrate",
           "{\"guest\": \"vm1\", \"host\": \"a b\", \"qmp\": \"/none\", \"dest-qmp\": \"/x\"}",
           "Failed", "*\"a b\" is not a host*");
+  expect (client, "migrate", "{" MIGRATE ", \"connect\": \"qemu:///system\"}", "Usage",
+          "*either qmp and dest-qmp, or connect*");
+  expect (client, "migrate", "{\"guest\": \"vm1\", \"host\": \"hostA\", \"qmp\": \"/x\"}", "Usage",
+          "*either qmp and dest-qmp, or connect*");
+}
+
+#define DOMAIN "\"guest\": \"vm1\", \"host\": \"hostA\", \"connect\": "
+
+/* libvirt's URIs can name programs, which root would run, and switch verification off. */
+static void
+test_uris (void **state)
+{
+  g_autoptr (JsonClient) client = agent_lab_open_local (lab);
+  static const char *const desturis[]
+      = { "qemu+ssh://b/system", "qemu+ext:///system?command=/bin/sh", "qemu+tcp://b/system",
+          "qemu+tls://b/system?no_verify=1", "qemu+tls://b/system?pkipath=/tmp" };
+
+  expect (client, "migrate", "{" DOMAIN "\"qemu+ext:///system?command=/bin/sh\"}", "Usage",
+          "*connect is qemu:///system*");
+  for (guint i = 0; i < G_N_ELEMENTS (desturis); i++)
+    {
+      g_autofree char *args
+          = g_strdup_printf ("{" DOMAIN "\"qemu:///system\", \"desturi\": \"%s\"}", desturis[i]);
+      expect (client, "migrate", args, "Usage", "*desturi is qemu+tls://HOST/system*");
+    }
 }
 
 /* A job that ends at once, because there is no QEMU: known by the beginning of its name. */
@@ -238,8 +263,7 @@ test_foreign_job (void **state)
   expect (local, "query-job", "{\"job\": \"aaaaaaaa\"}", "", NULL);
   expect (ours, "query", "{\"job\": \"" UUID "\"}", "", NULL);
   /* Nor its monitor. */
-  expect_prepare (theirs, OTHER_UUID, "[]", "Failed",
-                  "*qmp-dirs of [peer hostC]: there are none");
+  expect_prepare (theirs, OTHER_UUID, "[]", "Failed", "*qmp-dirs of [peer hostC]: there are none");
 }
 
 static void
@@ -272,6 +296,7 @@ main (void)
 {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_args),
+    TEST (uris),
     TEST (local),
     TEST (local_job),
     TEST (hello),
