@@ -14,7 +14,7 @@ for suite in "${suites[@]}"; do
 done
 
 . tests/lab/packages.sh
-install_packages "${BUILD_PACKAGES[@]}" "${LAB_PACKAGES[@]}" "${TEST_PACKAGES[@]}" || exit 1
+install_packages "${BUILD_PACKAGES[@]}" "${LAB_PACKAGES[@]}" "${TEST_PACKAGES[@]}" "${LIBVIRT_PACKAGES[@]}" || exit 1
 tests/build.sh || exit 1
 
 logs=$(mktemp -d)

@@ -153,8 +153,11 @@ destination_release (Job *base, GError **error)
 
   if (base->command)
     json_get_bool (base->command, "paused", &job->paused);
-  if (!destination_close_writers (job, error)
-      || !job_record (base, json_args ("record", "s", "released", "paused", "b", job->paused, NULL),
+  if ((destination_is_domain (job) && !destination_know_domain (job, error))
+      || !destination_close_writers (job, error)
+      || !job_record (base,
+                      json_args ("record", "s", "released", "paused", "b", job->paused, "domain-id",
+                                 "i", (gint64)job->domain_id, NULL),
                       error))
     return JOB_EVENT_FAILED;
   if (job->gate)

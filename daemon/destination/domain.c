@@ -19,33 +19,43 @@ destination_is_domain (const DestinationJob *job)
   return job->domain_uuid != NULL;
 }
 
-/* A domain that isn't there is off. */
 static gboolean
-get_state (DestinationJob *job, GCancellable *cancellable, int *ret_state, int *ret_reason,
-           GError **error)
+get_state (DestinationJob *job, GCancellable *cancellable, VirtState *ret_state, GError **error)
 {
-  if (!virt_domain_get_state (job->domain, deadline_in (CALL_TIMEOUT_MS, cancellable), ret_state,
-                              ret_reason, error))
-    return FALSE;
-  return TRUE;
+  return virt_domain_get_state (job->domain, deadline_in (CALL_TIMEOUT_MS, cancellable), ret_state,
+                                error);
 }
 
 static gboolean
-is_off (int state)
+is_off (const VirtState *now)
 {
-  return state == VIR_DOMAIN_NOSTATE || state == VIR_DOMAIN_SHUTOFF || state == VIR_DOMAIN_CRASHED;
+  return now->state == VIR_DOMAIN_NOSTATE || now->state == VIR_DOMAIN_SHUTOFF
+         || now->state == VIR_DOMAIN_CRASHED;
+}
+
+/* The guest that came through the gate has gone: another start of the domain is somebody else's. */
+static gboolean
+is_gone (const DestinationJob *job, const VirtState *now)
+{
+  return is_off (now) || now->id != job->domain_id;
+}
+
+static gboolean
+is_incoming (const VirtState *now)
+{
+  return now->state == VIR_DOMAIN_PAUSED && now->reason == VIR_DOMAIN_PAUSED_MIGRATION;
 }
 
 /* A domain of the peer's choice is touched later on: none that somebody uses. */
 gboolean
 destination_check_domain (DestinationJob *job, GError **error)
 {
-  int state, reason;
+  VirtState now;
 
-  if (!get_state (job, job_cancellable (&job->base), &state, &reason, error))
+  if (!get_state (job, job_cancellable (&job->base), &now, error))
     return FALSE;
-  job->was_defined = state != VIR_DOMAIN_NOSTATE;
-  if (is_off (state))
+  job->was_defined = now.state != VIR_DOMAIN_NOSTATE;
+  if (is_off (&now))
     return job_record (&job->base,
                        json_args ("record", "s", "domain", "defined", "b", job->was_defined, NULL),
                        error);
@@ -122,19 +132,35 @@ destination_let_go (Job *base, GError **error)
   return gone;
 }
 
+/* While the stream is held, the domain is what comes through it: only that start of it is resumed
+ * or destroyed, whatever a peer may have called it. */
+gboolean
+destination_know_domain (DestinationJob *job, GError **error)
+{
+  VirtState now;
+
+  if (!get_state (job, job_cancellable (&job->base), &now, error))
+    return FALSE;
+  job->domain_id = now.id;
+  if (is_incoming (&now))
+    return TRUE;
+  g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED, "libvirt has no incoming domain %s at %s",
+               job->domain_uuid, agent_get_host (job->base.agent));
+  return FALSE;
+}
+
 /* libvirt says "paused (migrating)" until it has the whole stream and has ended its part. */
 static gboolean
-wait_until_loaded (DestinationJob *job, int *ret_state, GError **error)
+wait_until_loaded (DestinationJob *job, VirtState *ret_now, GError **error)
 {
   GCancellable *cancellable = job_cancellable (&job->base);
   Deadline deadline = deadline_in (LOAD_TIMEOUT_MS, cancellable);
-  int reason;
 
   for (;;)
     {
-      if (!get_state (job, cancellable, ret_state, &reason, error))
+      if (!get_state (job, cancellable, ret_now, error))
         return FALSE;
-      if (*ret_state != VIR_DOMAIN_PAUSED || reason != VIR_DOMAIN_PAUSED_MIGRATION)
+      if (!is_incoming (ret_now))
         return TRUE;
       if (!deadline_check (deadline, error))
         {
@@ -150,14 +176,14 @@ static gboolean
 resume (DestinationJob *job, GError **error)
 {
   g_autoptr (GError) failed = NULL;
-  int state, reason;
+  VirtState now;
 
   for (guint i = 0; i < RESUME_TRIES; i++)
     {
       g_clear_error (&failed);
       if (virt_domain_resume (job->domain, deadline_in (RESUME_TIMEOUT_MS, NULL), &failed))
         return TRUE;
-      if (get_state (job, NULL, &state, &reason, NULL) && state == VIR_DOMAIN_RUNNING)
+      if (get_state (job, NULL, &now, NULL) && now.state == VIR_DOMAIN_RUNNING)
         return TRUE;
       g_usleep (TRY_AGAIN_MS * 1000);
     }
@@ -184,17 +210,17 @@ JobEvent
 destination_start_domain (DestinationJob *job, GError **error)
 {
   Job *base = &job->base;
-  int state;
+  VirtState now;
 
-  if (!wait_until_loaded (job, &state, error))
+  if (!wait_until_loaded (job, &now, error))
     return JOB_EVENT_UNKNOWN;
-  if (is_off (state))
+  if (is_gone (job, &now))
     return never (job, error);
   if (!job_record (base, json_args ("record", "s", "owner", "paused", "b", job->paused, NULL),
                    error))
     return JOB_EVENT_UNKNOWN;
   job->may_have_run = TRUE;
-  if (!job->paused && state != VIR_DOMAIN_RUNNING && !resume (job, error))
+  if (!job->paused && now.state != VIR_DOMAIN_RUNNING && !resume (job, error))
     {
       g_prefix_error (error, "the guest is here, whole and paused, but can't be resumed: ");
       return JOB_EVENT_UNKNOWN;
@@ -211,39 +237,39 @@ destination_finish_domain (DestinationJob *job)
 }
 
 /* Without an end of its stream libvirt gives the guest up by itself; one that came to its end, and
- * is not to be started, is destroyed.  Never one that runs. */
+ * is not to be started, is destroyed.  Never one that runs, or that didn't come through the gate.
+ */
 JobEvent
 destination_undo_domain (DestinationJob *job, GError **error)
 {
   gint64 until = g_get_monotonic_time () + GONE_TIMEOUT_MS * 1000;
-  int state, reason;
+  VirtState now;
 
   close_gate (job);
   if (!job->listening)
     return JOB_EVENT_NEVER;
   do
     {
-      if (!get_state (job, NULL, &state, &reason, error))
+      if (!get_state (job, NULL, &now, error))
         return JOB_EVENT_UNKNOWN;
-      if (is_off (state))
-        return JOB_EVENT_NEVER;
-      if (state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_MIGRATION)
-        g_usleep (POLL_MS * 1000);
-      else
+      if (!is_incoming (&now))
         break;
+      g_usleep (POLL_MS * 1000);
     }
   while (g_get_monotonic_time () < until);
-  if (state != VIR_DOMAIN_PAUSED)
+  if (!job->released || is_gone (job, &now))
+    return JOB_EVENT_NEVER;
+  if (now.state != VIR_DOMAIN_PAUSED)
     {
       job_set_owner (&job->base, JOB_OWNED_BY_DESTINATION);
       g_set_error (error, JOB_ERROR, JOB_ERROR_TOO_LATE, "too late: the guest runs at %s",
                    agent_get_host (job->base.agent));
       return JOB_EVENT_OWNED;
     }
-  if (!virt_domain_destroy_paused (job->domain, !job->was_defined,
-                                   deadline_in (CALL_TIMEOUT_MS, NULL), error))
-    return JOB_EVENT_UNKNOWN;
-  return JOB_EVENT_NEVER;
+  return virt_domain_destroy_paused (job->domain, !job->was_defined,
+                                     deadline_in (CALL_TIMEOUT_MS, NULL), error)
+             ? JOB_EVENT_NEVER
+             : JOB_EVENT_UNKNOWN;
 }
 
 /* What the journal and libvirt say after a restart, of a job that had been released. */
@@ -251,8 +277,11 @@ JobEvent
 destination_recover_domain (DestinationJob *job, GError **error)
 {
   JsonObject *owner = job_find_record (&job->base, "owner");
-  int state, reason;
+  gint64 id = 0;
+  VirtState now;
 
+  json_get_int (job_find_record (&job->base, "released"), "domain-id", &id);
+  job->domain_id = id;
   if (!owner)
     {
       job_set_owner (&job->base, JOB_OWNED_BY_UNKNOWN);
@@ -260,7 +289,7 @@ destination_recover_domain (DestinationJob *job, GError **error)
     }
   job->may_have_run = TRUE;
   job_set_owner (&job->base, JOB_OWNED_BY_DESTINATION);
-  if (get_state (job, NULL, &state, &reason, NULL) && state != VIR_DOMAIN_PAUSED)
+  if (get_state (job, NULL, &now, NULL) && (now.state != VIR_DOMAIN_PAUSED || is_gone (job, &now)))
     return JOB_EVENT_OWNED;
   job->base.command = json_object_ref (owner);
   return JOB_EVENT_FENCED;
@@ -272,11 +301,11 @@ JobEvent
 destination_wait_domain (DestinationJob *job, GError **error)
 {
   GCancellable *cancellable = job_cancellable (&job->base);
-  int state = VIR_DOMAIN_PAUSED, reason;
+  VirtState now;
 
   while (!g_cancellable_is_cancelled (cancellable))
     {
-      if (get_state (job, cancellable, &state, &reason, NULL) && is_off (state))
+      if (get_state (job, cancellable, &now, NULL) && is_gone (job, &now))
         {
           g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED, "libvirt has given up %s here",
                        job->base.guest);

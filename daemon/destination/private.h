@@ -43,6 +43,7 @@ typedef struct
   char *domain_uuid;    /* NULL: a bare QEMU */
   VirtDomain *domain;   /* at this host */
   gboolean was_defined; /* before the job */
+  guint domain_id;      /* of the start that came through the gate; known from the release on */
   RamGate *gate;        /* guarded by Job.lock */
 
   Vm *vm;                /* of a bare QEMU; NULL: not connected */
@@ -81,6 +82,8 @@ gboolean destination_close_writers (DestinationJob *job, GError **error);
 gboolean destination_is_domain (const DestinationJob *job);
 /* Nobody uses the domain here; journals whether it is defined. */
 gboolean destination_check_domain (DestinationJob *job, GError **error);
+/* That the stream which is held is the domain's. */
+gboolean destination_know_domain (DestinationJob *job, GError **error);
 JobEvent destination_open_gate (DestinationJob *job, GError **error);
 JobEvent destination_start_domain (DestinationJob *job, GError **error);
 void destination_finish_domain (DestinationJob *job);

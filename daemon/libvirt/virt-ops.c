@@ -7,7 +7,6 @@ typedef struct
 {
   guint flags;
   char *xml;
-  int state, reason;
 } Answer;
 
 static void
@@ -40,38 +39,43 @@ virt_domain_get_xml (VirtDomain *domain, guint flags, Deadline deadline, GError 
   return xml;
 }
 
+/* The handle knows the number that it had when it was made: a new one is asked for. */
 static gboolean
 run_get_state (virDomainPtr domain, gpointer data, GError **error)
 {
-  Answer *answer = data;
+  VirtState *state = data;
+  unsigned char uuid[VIR_UUID_BUFLEN];
+  virDomainPtr fresh = virDomainGetUUID (domain, uuid) == 0
+                           ? virDomainLookupByUUID (virDomainGetConnect (domain), uuid)
+                           : NULL;
+  gboolean ok = fresh && virDomainGetState (fresh, &state->state, &state->reason, 0) == 0;
 
-  if (virDomainGetState (domain, &answer->state, &answer->reason, 0) == 0)
-    return TRUE;
-  virt_set_domain_error (domain, error);
-  return FALSE;
+  if (!ok)
+    virt_set_error ("the domain's state", error);
+  else
+    state->id = virDomainGetID (fresh);
+  if (fresh)
+    virDomainFree (fresh);
+  return ok;
 }
 
 gboolean
-virt_domain_get_state (VirtDomain *domain, Deadline deadline, int *ret_state, int *ret_reason,
-                       GError **error)
+virt_domain_get_state (VirtDomain *domain, Deadline deadline, VirtState *ret_state, GError **error)
 {
-  Answer *answer = g_atomic_rc_box_new0 (Answer);
+  VirtState *state = g_atomic_rc_box_new0 (VirtState);
   g_autoptr (GError) failed = NULL;
-  gboolean ok = virt_domain_run (domain, run_get_state, answer, answer_clear, deadline, &failed);
+  gboolean ok = virt_domain_run (domain, run_get_state, state, NULL, deadline, &failed);
 
   if (g_error_matches (failed, VIRT_ERROR, VIR_ERR_NO_DOMAIN))
     {
-      answer->state = VIR_DOMAIN_NOSTATE;
+      *ret_state = (VirtState){ .state = VIR_DOMAIN_NOSTATE };
       ok = TRUE;
     }
-  if (ok)
-    {
-      *ret_state = answer->state;
-      *ret_reason = answer->reason;
-    }
+  else if (ok)
+    *ret_state = *state;
   else
     g_propagate_error (error, g_steal_pointer (&failed));
-  g_atomic_rc_box_release_full (answer, answer_clear);
+  g_atomic_rc_box_release (state);
   return ok;
 }
 

@@ -7,9 +7,15 @@
  * virt_domain_run (). */
 
 char *virt_domain_get_xml (VirtDomain *domain, guint flags, Deadline deadline, GError **error);
-/* VIR_DOMAIN_NOSTATE where there is no such domain. */
-gboolean virt_domain_get_state (VirtDomain *domain, Deadline deadline, int *ret_state,
-                                int *ret_reason, GError **error);
+/* As virDomainGetState () and virDomainGetID (): each start of a domain has another `id`. */
+typedef struct
+{
+  int state; /* VIR_DOMAIN_NOSTATE where there is no such domain */
+  int reason;
+  guint id;
+} VirtState;
+gboolean virt_domain_get_state (VirtDomain *domain, Deadline deadline, VirtState *ret_state,
+                                GError **error);
 gboolean virt_domain_resume (VirtDomain *domain, Deadline deadline, GError **error);
 gboolean virt_domain_abort_job (VirtDomain *domain, Deadline deadline, GError **error);
 /* FALSE of one that isn't persistent. */

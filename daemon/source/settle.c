@@ -199,13 +199,17 @@ source_unfence (Job *base, GError **error)
 {
   SourceJob *job = (SourceJob *)base;
   g_autofree char *fd = source_id (job, "fence");
+  VmEvents events = { .closed = TRUE };
   QmpExecutor *qmp;
   JobEvent event;
 
   job_set_message (base, "giving the guest back");
   if (base->resolved && (event = make_it_promise (job, error)) != JOB_EVENT_DONE)
     return event;
-  if (!job->vm)
+  /* libvirt has ended it, or it has died: nothing is left to be resumed. */
+  if (job->vm)
+    vm_get_events (job->vm, &events);
+  if (events.closed)
     {
       g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
                    "the QEMU of %s is gone here and the guest was never started at %s: start it "

@@ -108,5 +108,22 @@ def test_an_agent_is_killed(domains, side, state):
     domains.assert_at(domains.owners()[0], guest)
 
 
+def test_libvirts_answer_is_lost(domains):
+    """libvirt alone would run the guest on both hosts: it brings the source back after 30 s."""
+    guest = domains.start([Disk("raw")])
+    lost = ["OUTPUT", "-p", "tcp", "--sport", "16514", "-j", "DROP"]
+    migration = domains.begin()
+    wait_for(lambda: (domains.world.job() or {}).get("ram", {}).get("sent"), "memory to move",
+             interval=0.005)
+    domains.b.run("iptables", "-I", *lost)
+    outcome = migration.finish()
+    wait_for(lambda: domains.state(domains.a) != "paused", "the stale source to end", 60)
+    domains.world.link.heal()
+    assert domains.owners() == [domains.b]
+    outcome.check(0)
+    assert len(guest.downtime_ms()) == 1
+    domains.assert_at(domains.b, guest)
+
+
 def needs_operator(domains):
     return any(j["state"] == "needs-operator" for h in domains.lab.hosts for j in h.agent.jobs())

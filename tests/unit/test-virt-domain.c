@@ -19,12 +19,12 @@ test_typical_calls (void **state)
   g_autoptr (GError) error = NULL;
   g_autofree char *xml = virt_domain_get_xml (domain, 0, PATIENCE, &error);
   gboolean autostart = TRUE;
-  int code, reason;
+  VirtState now;
 
   assert_null (error);
   assert_non_null (strstr (xml, "<name>test</name>"));
-  assert_true (virt_domain_get_state (domain, PATIENCE, &code, &reason, &error));
-  assert_int_equal (code, VIR_DOMAIN_RUNNING);
+  assert_true (virt_domain_get_state (domain, PATIENCE, &now, &error));
+  assert_int_equal (now.state, VIR_DOMAIN_RUNNING);
   assert_true (virt_domain_get_autostart (domain, PATIENCE, &autostart, &error));
   assert_false (autostart);
   assert_true (virt_domain_set_autostart (domain, TRUE, PATIENCE, &error));
@@ -41,12 +41,12 @@ test_one_that_runs_is_not_destroyed (void **state)
 {
   g_autoptr (VirtDomain) domain = virt_domain_new (URI, "test", NULL, NULL);
   g_autoptr (GError) error = NULL;
-  int code, reason;
+  VirtState now;
 
   assert_true (virt_domain_destroy_paused (domain, TRUE, PATIENCE, &error));
   assert_true (virt_domain_undefine_off (domain, PATIENCE, &error));
-  assert_true (virt_domain_get_state (domain, PATIENCE, &code, &reason, &error));
-  assert_int_equal (code, VIR_DOMAIN_RUNNING);
+  assert_true (virt_domain_get_state (domain, PATIENCE, &now, &error));
+  assert_int_equal (now.state, VIR_DOMAIN_RUNNING);
 }
 
 static void
@@ -54,13 +54,13 @@ test_absent (void **state)
 {
   g_autoptr (VirtDomain) domain = virt_domain_new (URI, "nobody", NULL, NULL);
   g_autoptr (GError) error = NULL;
-  int code, reason;
+  VirtState now;
 
   assert_null (virt_domain_get_xml (domain, 0, PATIENCE, &error));
   assert_true (g_error_matches (error, VIRT_ERROR, VIR_ERR_NO_DOMAIN));
   g_clear_error (&error);
-  assert_true (virt_domain_get_state (domain, PATIENCE, &code, &reason, &error));
-  assert_int_equal (code, VIR_DOMAIN_NOSTATE);
+  assert_true (virt_domain_get_state (domain, PATIENCE, &now, &error));
+  assert_int_equal (now.state, VIR_DOMAIN_NOSTATE);
   assert_true (virt_domain_destroy_paused (domain, TRUE, PATIENCE, &error));
   assert_true (virt_domain_undefine_off (domain, PATIENCE, &error));
 }
