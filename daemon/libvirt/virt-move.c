@@ -53,8 +53,9 @@ flags_of (const VirtMove *move)
 }
 
 VirtCall *
-virt_move_begin (VirtDomain *domain, const VirtMove *move)
+virt_move_begin (const char *uri, const char *uuid, const VirtMove *move)
 {
+  g_autoptr (VirtDomain) domain = virt_domain_new (uri, uuid, NULL, NULL);
   Arguments *arguments = g_atomic_rc_box_new0 (Arguments);
   VirtCall *call;
 

@@ -18,5 +18,8 @@ typedef struct
 } VirtMove;
 
 /* Returns at once; the call goes on until the memory has been moved or not, or for as long as
- * libvirt waits for a dead network. Copies `move`. */
-VirtCall *virt_move_begin (VirtDomain *domain, const VirtMove *move);
+ * libvirt waits for a dead network. Copies `move`.
+ * It has a connection of its own: of two threads that wait on one of libvirt's (9.0), the second
+ * may fail to wake the first, and its command then stays unsent until the first has its answer.
+ * With a call that lasts for the whole migration that could be at the fence, for seconds. */
+VirtCall *virt_move_begin (const char *uri, const char *uuid, const VirtMove *move);

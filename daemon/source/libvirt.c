@@ -132,7 +132,7 @@ begin_call (SourceJob *job, guint16 port, GError **error)
     return FALSE;
   if (job->rate > 0 && move.bandwidth_mib_s == 0)
     move.bandwidth_mib_s = MAX (source_ram_bandwidth (job) >> 20, 1);
-  job->libvirt.move = virt_move_begin (vm_get_domain (job->vm), &move);
+  job->libvirt.move = virt_move_begin (libvirt->uri, libvirt->domain->uuid, &move);
   return TRUE;
 }
 
