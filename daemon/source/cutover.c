@@ -138,6 +138,7 @@ pass_stream (SourceJob *job, guint16 port, const char *fd_name, GError **error)
 void
 source_break_stream (SourceJob *job)
 {
+  source_break_move (job);
   if (job->stream_fd < 0)
     return;
   shutdown (job->stream_fd, SHUT_RDWR);

@@ -4,11 +4,16 @@
 #include "daemon/libvirt/virt-move.h"
 #include "daemon/libvirt/virt-ops.h"
 #include "daemon/root-socket.h"
+#include "daemon/sock-diag.h"
 
 #define CALL_TIMEOUT_MS 10000
 #define MIGRATED_TIMEOUT_MS 10000
 #define QUIT_TIMEOUT_MS 10000
 #define MOVE_TIMEOUT_MS 5000
+/* libvirt starts a QEMU at the destination first. */
+#define BEGIN_TIMEOUT_MS 30000
+/* The guest stands still meanwhile. */
+#define HANDSHAKE_TIMEOUT_MS 3000
 #define RESTORE_TIMEOUT_MS 60000
 /* libvirt's keepalive gives a dead network up after 30 s. */
 #define MOVE_ENDS_TIMEOUT_MS 45000
@@ -153,13 +158,16 @@ source_check_move (SourceJob *job, GError **error)
 static gboolean
 check_tls (SourceJob *job, GError **error)
 {
-  g_autoptr (JsonObject) parameters = qmp_query_migrate_parameters (
-      vm_get_executor (job->vm), job_cancellable (&job->base), error);
+  QmpExecutor *qmp = vm_get_executor (job->vm);
+  g_autoptr (JsonNode) answer = NULL;
   const char *creds = "";
 
-  if (!parameters)
+  if (!qmp->klass->call (qmp, "query-migrate-parameters", NULL, -1,
+                         deadline_in (HANDSHAKE_TIMEOUT_MS, job_cancellable (&job->base)), &answer,
+                         error))
     return FALSE;
-  json_get_string (parameters, "tls-creds", &creds);
+  if (JSON_NODE_HOLDS_OBJECT (answer))
+    json_get_string (json_node_get_object (answer), "tls-creds", &creds);
   if (*creds != '\0')
     return TRUE;
   g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
@@ -175,7 +183,7 @@ static gboolean
 name_stream (SourceJob *job, guint16 port, GError **error)
 {
   GCancellable *cancellable = job_cancellable (&job->base);
-  Deadline deadline = deadline_in (job->timeout_ms, cancellable);
+  Deadline deadline = deadline_in (MAX (job->timeout_ms, BEGIN_TIMEOUT_MS), cancellable);
   guint16 local_port = 0;
 
   while (!root_socket_find (peer_link_get_remote_address (job->link), port, &local_port))
@@ -189,17 +197,20 @@ name_stream (SourceJob *job, guint16 port, GError **error)
         }
       g_usleep (POLL_MS * 1000);
     }
-  return peer_link_call (
-             job->link, "admit",
-             json_args ("job", "s", job->base.uuid, "port", "i", (gint64)local_port, NULL),
-             deadline_in (CALL_TIMEOUT_MS, cancellable), NULL, error)
-         && check_tls (job, error);
+  if (peer_link_call (job->link, "admit",
+                      json_args ("job", "s", job->base.uuid, "port", "i", (gint64)local_port, NULL),
+                      deadline_in (HANDSHAKE_TIMEOUT_MS, cancellable), NULL, error)
+      && check_tls (job, error))
+    return TRUE;
+  source_break_move (job);
+  return FALSE;
 }
 
 gboolean
 source_begin_move (SourceJob *job, guint16 port, GError **error)
 {
   job->release_asked = TRUE;
+  job->libvirt.gate_port = port;
   return take_autostart (job, error) && begin_call (job, port, error)
          && name_stream (job, port, error);
 }
@@ -273,6 +284,20 @@ source_run_guest (SourceJob *job, GError **error)
   return FALSE;
 }
 
+/* libvirt gives QEMU a socket that blocks: where the network is dead QEMU waits for it, in the
+ * handshake or in mid-switchover, with the guest and the monitor standing still, for as long as TCP
+ * does.  Only a connection of ours to that gate is destroyed: its port may be another's by now. */
+void
+source_break_move (SourceJob *job)
+{
+  guint16 local_port;
+
+  if (job->libvirt.gate_port > 0 && job->link
+      && root_socket_find (peer_link_get_remote_address (job->link), job->libvirt.gate_port,
+                           &local_port))
+    sock_diag_destroy (local_port, NULL);
+}
+
 /* A call that has only begun could still set the memory going: it is waited for.  Its end may take
  * as long as libvirt waits for a dead network. */
 void
@@ -287,6 +312,7 @@ source_end_move (SourceJob *job)
    * by this. */
   if (job->link)
     source_send_end (job, "abort", SWITCHOVER_TIMEOUT_MS, NULL);
+  source_break_move (job);
   while (!virt_call_has_ended (job->libvirt.move) && g_get_monotonic_time () < until)
     {
       virt_domain_abort_job (vm_get_domain (job->vm), deadline_in (ABORT_TIMEOUT_MS, NULL), NULL);

@@ -46,6 +46,7 @@ typedef struct
   DomainXml *domain; /* NULL until it was looked at */
   VirtCall *move;    /* libvirt's migration of the memory */
   gboolean autostart_taken;
+  guint16 gate_port; /* of the gate that the memory goes to; 0: none */
 } SourceLibvirt;
 
 typedef struct
@@ -153,6 +154,8 @@ gboolean source_check_move (SourceJob *job, GError **error);
 gboolean source_was_migrated (SourceJob *job);
 /* Ends the fenced QEMU, unless libvirt has done so, and the definition where that was asked for. */
 void source_finish_domain (SourceJob *job);
+/* Breaks the connection to the gate off, from outside: QEMU may stand still over it. */
+void source_break_move (SourceJob *job);
 /* Aborts libvirt's migration and waits for its end. */
 void source_end_move (SourceJob *job);
 /* After the end of a migration that was given up: that the guest runs. */

@@ -179,9 +179,9 @@ undo_in_qemu (SourceJob *job, GError **error)
   vm_get_events (job->vm, &events);
   if (events.closed)
     return;
-  source_break_stream (job);
   if (source_is_domain (job))
     source_end_move (job);
+  source_break_stream (job);
   rescue_guest (job, error);
   source_restore_domain (job, error);
   remove_exports (job, error);

@@ -108,6 +108,24 @@ def test_an_agent_is_killed(domains, side, state):
     domains.assert_at(domains.owners()[0], guest)
 
 
+@pytest.mark.parametrize("state", ["cutover", "switchover"])
+def test_a_black_hole_before_the_release(domains, state):
+    guest = domains.start([Disk("raw")])
+    domains.world.link.rate("80mbit")
+    migration = domains.begin("--timeout", "3")
+    wait_for(lambda: (domains.world.job() or {}).get("ram", {}).get("sent"), "memory to move",
+             interval=0.005)
+    domains.world.wait_state(state, "undoing", "finishing", "done")
+    domains.world.link.drop()
+    code = migration.finish().code
+    domains.world.link.heal()
+    wait_for(lambda: len(domains.owners()) == 1, lambda: f"one owner: {domains.owners()}", 90)
+    owner = domains.owners()[0]
+    assert code != 1 or owner is domains.a
+    assert state != "cutover" or code == 1
+    domains.assert_at(owner, guest)
+
+
 def test_libvirts_answer_is_lost(domains):
     """libvirt alone would run the guest on both hosts: it brings the source back after 30 s."""
     guest = domains.start([Disk("raw")])
