@@ -247,8 +247,12 @@ source_finish_domain (SourceJob *job)
   g_autoptr (GError) failed = NULL;
 
   vm_set_lost_handler (job->vm, NULL, NULL);
+  /* Where a human says so libvirt may still be on the way to the destination's end of it, and takes
+   * the guest away there when this QEMU ends first. */
   if (job->libvirt.move)
-    virt_call_wait (job->libvirt.move, deadline_in (MOVE_TIMEOUT_MS, NULL), NULL);
+    virt_call_wait (job->libvirt.move,
+                    deadline_in (job->base.resolved ? MOVE_ENDS_TIMEOUT_MS : MOVE_TIMEOUT_MS, NULL),
+                    NULL);
   if (!vm_wait_exit (job->vm, 0))
     {
       gboolean running = TRUE;
