@@ -47,8 +47,6 @@ flags_of (const VirtMove *move)
 
   if (move->persistent)
     flags |= VIR_MIGRATE_PERSIST_DEST;
-  if (move->undefine_source)
-    flags |= VIR_MIGRATE_UNDEFINE_SOURCE;
   return move->auto_converge ? flags | VIR_MIGRATE_AUTO_CONVERGE : flags;
 }
 

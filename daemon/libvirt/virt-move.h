@@ -14,7 +14,7 @@ typedef struct
   const char *xml, *persistent_xml;
   const char *name;        /* its new one, or NULL */
   guint64 bandwidth_mib_s; /* 0: any */
-  gboolean persistent, undefine_source, auto_converge;
+  gboolean persistent, auto_converge;
 } VirtMove;
 
 /* Returns at once; the call goes on until the memory has been moved or not, or for as long as

@@ -302,6 +302,8 @@ source_finish (Job *base, GError **error)
         job_notice (base, TRUE, "the QEMU at %s was told to quit and is still there",
                     base->qmp_path);
     }
+  if (!running && source_is_domain (job))
+    source_undefine_domain (job);
   g_clear_pointer (&job->listener, listener_free);
   source_break_stream (job);
   if (job->link)

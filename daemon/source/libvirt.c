@@ -129,7 +129,6 @@ begin_call (SourceJob *job, guint16 port, GError **error)
     .name = libvirt->dname,
     .bandwidth_mib_s = libvirt->bandwidth,
     .persistent = libvirt->persistent,
-    .undefine_source = libvirt->undefine_source,
     .auto_converge = libvirt->auto_converge,
   };
 
@@ -243,9 +242,6 @@ source_was_migrated (SourceJob *job)
 void
 source_finish_domain (SourceJob *job)
 {
-  VirtDomain *domain = vm_get_domain (job->vm);
-  g_autoptr (GError) failed = NULL;
-
   vm_set_lost_handler (job->vm, NULL, NULL);
   /* Where a human says so libvirt may still be on the way to the destination's end of it, and takes
    * the guest away there when this QEMU ends first. */
@@ -265,8 +261,32 @@ source_finish_domain (SourceJob *job)
   else
     job_notice (&job->base, TRUE, "the QEMU of %s is still there, fenced: destroy the domain",
                 job->base.guest);
-  if (job->libvirt.undefine_source
-      && !virt_domain_undefine_off (domain, deadline_in (CALL_TIMEOUT_MS, NULL), &failed))
+}
+
+/* libvirt isn't asked to do it in its migration: it would before the guest runs at the destination,
+ * and where that fails the source's definition is the only one left.  A process that has just ended
+ * is active for libvirt for a moment more. */
+void
+source_undefine_domain (SourceJob *job)
+{
+  g_autoptr (VirtDomain) domain = NULL;
+  g_autoptr (GError) failed = NULL;
+  const char *uuid = NULL;
+  Deadline deadline = deadline_in (CALL_TIMEOUT_MS, NULL);
+  VirtState now;
+
+  if (job->libvirt.domain)
+    uuid = job->libvirt.domain->uuid;
+  else if (job->base.records)
+    json_get_string (job->base.records->pdata[0], "domain", &uuid);
+  if (!job->libvirt.undefine_source || !uuid)
+    return;
+  domain = virt_domain_new (job->libvirt.uri, uuid, NULL, NULL);
+  while (virt_domain_get_state (domain, deadline, &now, &failed) && now.state != VIR_DOMAIN_NOSTATE
+         && now.state != VIR_DOMAIN_SHUTOFF && now.state != VIR_DOMAIN_CRASHED
+         && deadline_check (deadline, &failed))
+    g_usleep (POLL_MS * 1000);
+  if (failed || !virt_domain_undefine_off (domain, deadline, &failed))
     job_notice (&job->base, TRUE, "the stale domain is still defined: %s", failed->message);
 }
 

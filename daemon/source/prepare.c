@@ -37,7 +37,9 @@ record_begin (SourceJob *job, GError **error)
          && job_record (base,
                         json_args ("record", "s", "begin", "role", "s", "source", "args", "o",
                                    json_object_ref (base->command), "ran", "b", job->ran, "process",
-                                   "s", process, "disks", "a", describe_disks (job, FALSE), NULL),
+                                   "s", process, "domain", "s",
+                                   source_is_domain (job) ? job->libvirt.domain->uuid : NULL,
+                                   "disks", "a", describe_disks (job, FALSE), NULL),
                         error);
 }
 

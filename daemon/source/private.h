@@ -152,8 +152,10 @@ gboolean source_check_move (SourceJob *job, GError **error);
 /* The QEMU is gone: TRUE where that was libvirt's end of a migration that has succeeded, and the
  * guest has not run here since the release. */
 gboolean source_was_migrated (SourceJob *job);
-/* Ends the fenced QEMU, unless libvirt has done so, and the definition where that was asked for. */
+/* Ends the fenced QEMU, unless libvirt has done so. */
 void source_finish_domain (SourceJob *job);
+/* Removes the stale definition, where that was asked for. */
+void source_undefine_domain (SourceJob *job);
 /* Breaks the connection to the gate off, from outside: QEMU may stand still over it. */
 void source_break_move (SourceJob *job);
 /* Aborts libvirt's migration and waits for its end. */
