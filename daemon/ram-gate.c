@@ -368,6 +368,17 @@ ram_gate_admit (RamGate *gate, guint16 source_port)
   gate_wake (gate);
 }
 
+gboolean
+ram_gate_is_holding (RamGate *gate)
+{
+  gboolean holding;
+
+  g_mutex_lock (&gate->lock);
+  holding = gate->state == GATE_HOLDING;
+  g_mutex_unlock (&gate->lock);
+  return holding;
+}
+
 void
 ram_gate_set_patience (RamGate *gate, gint64 ms)
 {

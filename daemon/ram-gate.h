@@ -25,6 +25,8 @@ guint16 ram_gate_get_port (const RamGate *gate);
 
 /* The connection that comes, or has come, from this port of the peer is the stream.  Once. */
 void ram_gate_admit (RamGate *gate, guint16 source_port);
+/* The stream has come, and its end is kept back. */
+gboolean ram_gate_is_holding (RamGate *gate);
 /* Unless it is opened within `ms`, it closes. */
 void ram_gate_set_patience (RamGate *gate, gint64 ms);
 /* Lets go.  FALSE where no stream is held (G_IO_ERROR_CLOSED, with the reason where it was closed

@@ -133,12 +133,19 @@ destination_let_go (Job *base, GError **error)
 }
 
 /* While the stream is held, the domain is what comes through it: only that start of it is resumed
- * or destroyed, whatever a peer may have called it. */
+ * or destroyed, whatever a peer may have called it.  Without a stream in the gate it is what comes
+ * from somebody else. */
 gboolean
 destination_know_domain (DestinationJob *job, GError **error)
 {
   VirtState now;
 
+  if (!job->gate || !ram_gate_is_holding (job->gate))
+    {
+      g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED, "no memory of %s is held at %s",
+                   job->base.guest, agent_get_host (job->base.agent));
+      return FALSE;
+    }
   if (!get_state (job, job_cancellable (&job->base), &now, error))
     return FALSE;
   job->domain_id = now.id;

@@ -236,6 +236,7 @@ test_only_the_named_connection (void **state)
   int inner;
   char buf[16];
 
+  assert_false (ram_gate_is_holding (gate));
   assert_false (ram_gate_open (gate, &error));
   assert_true (g_error_matches (error, G_IO_ERROR, G_IO_ERROR_CLOSED));
   assert_int_equal (send (stranger, "\x16\x03no", 4, 0), 4);
@@ -244,6 +245,7 @@ test_only_the_named_connection (void **state)
   inner = accept (qemu, NULL, NULL);
   assert_int_equal (recv (inner, buf, 5, MSG_WAITALL), 5);
   assert_memory_equal (buf, "\x16\x03yes", 5);
+  assert_true (ram_gate_is_holding (gate));
   expect_end (stranger);
   assert_int_equal (send (inner, "ok", 2, 0), 2);
   assert_int_equal (recv (stream, buf, 2, MSG_WAITALL), 2);
