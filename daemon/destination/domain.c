@@ -257,8 +257,16 @@ destination_undo_domain (DestinationJob *job, GError **error)
     return JOB_EVENT_NEVER;
   do
     {
-      if (!get_state (job, NULL, &now, error))
-        return JOB_EVENT_UNKNOWN;
+      g_autoptr (GError) failed = NULL;
+
+      /* Before the release no answer is needed: nothing whole can have come. */
+      if (!get_state (job, NULL, &now, &failed))
+        {
+          if (!job->released)
+            return JOB_EVENT_NEVER;
+          g_propagate_error (error, g_steal_pointer (&failed));
+          return JOB_EVENT_UNKNOWN;
+        }
       if (!is_incoming (&now))
         break;
       g_usleep (POLL_MS * 1000);
