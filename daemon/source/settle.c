@@ -9,6 +9,7 @@
 #define CALL_TIMEOUT_MS 5000
 #define ASK_AGAIN_MS 1000
 #define BUSY_TRIES 50
+#define LIFT_TIMEOUT_MS 60000
 #define POLL_MS 100
 
 /* FALSE: cancelled. */
@@ -194,13 +195,39 @@ make_it_promise (SourceJob *job, GError **error)
   return JOB_EVENT_UNKNOWN;
 }
 
+/* A libvirtd that is being restarted answers soon; a fence that stays would keep the guest from
+ * running for as long as its QEMU lives, and no job would know of it any more.  QEMU says no where
+ * an earlier try has done it. */
+static gboolean
+lift_fence (SourceJob *job, const char *fd, GError **error)
+{
+  Deadline deadline = deadline_in (LIFT_TIMEOUT_MS, NULL);
+
+  for (;;)
+    {
+      g_autoptr (GError) failed = NULL;
+      VmEvents events;
+
+      if (fence_lift (vm_get_executor (job->vm), fd, &failed)
+          || g_error_matches (failed, JSON_CLIENT_ERROR, JSON_CLIENT_ERROR_REPLY))
+        return TRUE;
+      vm_get_events (job->vm, &events);
+      if (events.closed || !deadline_check (deadline, NULL))
+        {
+          g_propagate_prefixed_error (error, g_steal_pointer (&failed),
+                                      "the guest is fenced still (QMP: closefd %s lifts it): ", fd);
+          return FALSE;
+        }
+      g_usleep (POLL_MS * 1000);
+    }
+}
+
 JobEvent
 source_unfence (Job *base, GError **error)
 {
   SourceJob *job = (SourceJob *)base;
   g_autofree char *fd = source_id (job, "fence");
   VmEvents events = { .closed = TRUE };
-  QmpExecutor *qmp;
   JobEvent event;
 
   job_set_message (base, "giving the guest back");
@@ -217,9 +244,8 @@ source_unfence (Job *base, GError **error)
                    base->guest, base->peer);
       return JOB_EVENT_FAILED;
     }
-  qmp = vm_get_executor (job->vm);
   if (!job_record (base, json_args ("record", "s", "unfenced", NULL), error)
-      || !fence_lift (qmp, fd, error) || (job->ran && !source_run_guest (job, error)))
+      || !lift_fence (job, fd, error) || (job->ran && !source_run_guest (job, error)))
     return JOB_EVENT_FAILED;
   job->fenced = FALSE;
   job_set_owner (base, JOB_OWNED_BY_SOURCE);
