@@ -11,6 +11,7 @@
 
 #define CHUNK (1024 * 1024)
 #define CAPACITY (RAM_RELAY_KEEP + CHUNK)
+#define MAX_ROUNDS 64
 
 /* The first two bytes of every TLS stream: a handshake record of version 3.x (RFC 8446, 5.1). */
 #define TLS_HANDSHAKE 0x16
@@ -162,15 +163,15 @@ move (Way *way, gboolean open, gboolean *ret_moved, GError **error)
 RamRelayResult
 ram_relay_step (RamRelay *relay, gboolean open, GError **error)
 {
-  gboolean moved;
+  gboolean moved = TRUE;
 
-  do
+  /* Not for as long as both sides keep up: who let go, or gave up, must be heard. */
+  for (guint i = 0; moved && i < MAX_ROUNDS; i++)
     {
       moved = FALSE;
       if (!move (&relay->forth, open, &moved, error) || !move (&relay->back, open, &moved, error))
         return RAM_RELAY_BROKEN;
     }
-  while (moved);
   return relay->forth.told && relay->back.told ? RAM_RELAY_ENDED : RAM_RELAY_GOES_ON;
 }
 
