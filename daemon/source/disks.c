@@ -156,6 +156,29 @@ check_wishes (SourceJob *job, GError **error)
   return TRUE;
 }
 
+/* Where libvirt and QEMU don't mean the same disks, the guest would find at the destination
+ * whatever has that name there. */
+static gboolean
+check_domain_disks (SourceJob *job, GError **error)
+{
+  for (guint i = 0; source_is_domain (job) && i < job->libvirt.domain->disks->len; i++)
+    {
+      const DomainXmlDisk *known = job->libvirt.domain->disks->pdata[i];
+      gboolean moved = FALSE;
+
+      for (guint k = 0; k < job->disks->len; k++)
+        moved = moved || g_str_equal (source_disk (job, k)->name, known->target);
+      if (moved)
+        continue;
+      g_set_error (error, JOB_ERROR, JOB_ERROR_FAILED,
+                   "disk %s (%s) is writable in the domain's XML and not in QEMU: it would stay "
+                   "behind",
+                   known->target, known->path);
+      return FALSE;
+    }
+  return TRUE;
+}
+
 static guint64
 available_memory (void)
 {
@@ -204,7 +227,7 @@ source_find_disks (SourceJob *job, GError **error)
         return FALSE;
     }
   choose_granularity (job);
-  return check_wishes (job, error);
+  return check_domain_disks (job, error) && check_wishes (job, error);
 }
 
 static gboolean
