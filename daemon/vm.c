@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -252,15 +254,33 @@ read_start_time (pid_t pid)
   return g_strv_length (fields) == 21 ? g_strdup (fields[19]) : NULL;
 }
 
-char *
-vm_describe_process (const Vm *vm)
+static char *
+describe_process (pid_t pid)
 {
-  g_autofree char *start = read_start_time (vm->pid);
+  g_autofree char *start = read_start_time (pid);
   g_autofree char *boot = NULL;
 
   if (!start || !g_file_get_contents ("/proc/sys/kernel/random/boot_id", &boot, NULL, NULL))
     return NULL;
-  return g_strdup_printf ("%s %d %s", g_strstrip (boot), vm->pid, start);
+  return g_strdup_printf ("%s %d %s", g_strstrip (boot), pid, start);
+}
+
+char *
+vm_describe_process (const Vm *vm)
+{
+  return describe_process (vm->pid);
+}
+
+gboolean
+vm_process_exists (const char *description)
+{
+  const char *pid = strchr (description, ' ');
+  g_autofree char *now = pid ? describe_process (atoi (pid)) : NULL;
+  g_autofree char *exe = pid ? g_strdup_printf ("/proc/%d/exe", atoi (pid)) : NULL;
+  g_autofree char *program = exe ? g_file_read_link (exe, NULL) : NULL;
+
+  /* One that has ended, and whose parent hasn't looked yet, has a number and no program. */
+  return program && g_strcmp0 (now, description) == 0;
 }
 
 pid_t

@@ -42,6 +42,8 @@ pid_t vm_get_pid (const Vm *vm);
 /* What tells this process from every other one, past and to come, also after a restart of the host:
  * boot, number and start time (proc(5)).  Free with g_free; NULL if it is gone. */
 char *vm_describe_process (const Vm *vm);
+/* That process, as it was described, runs still. */
+gboolean vm_process_exists (const char *description);
 void vm_get_events (Vm *vm, VmEvents *ret_events);
 
 /* Waits until an event came after those in `seen`, for at most `ms` or until `cancellable`, and

@@ -2,6 +2,8 @@
 #include "daemon/source/private.h"
 
 #define CONNECT_TIMEOUT_MS 5000
+#define LIBVIRT_TIMEOUT_MS (5 * 60 * 1000)
+#define POLL_MS 100
 
 static void
 recover_disks (SourceJob *job, JsonObject *begin)
@@ -31,17 +33,36 @@ recover_disks (SourceJob *job, JsonObject *begin)
     }
 }
 
+/* Only libvirt leads to the QEMU of a domain: while that lives, and libvirtd is being started as we
+ * are, nothing can be said of the guest. */
+static Vm *
+reopen_vm (SourceJob *job, const char *process)
+{
+  Deadline deadline = deadline_in (LIBVIRT_TIMEOUT_MS, job_cancellable (&job->base));
+  Vm *vm;
+
+  while (!(vm = source_open_vm (job, CONNECT_TIMEOUT_MS, NULL)) && source_is_domain (job) && process
+         && vm_process_exists (process) && deadline_check (deadline, NULL))
+    {
+      job_set_message (&job->base, "waiting for libvirt");
+      g_usleep (POLL_MS * 1000);
+    }
+  return vm;
+}
+
 /* The same process as before, or none: another one at the same socket is another guest's. */
 static void
 recover_vm (SourceJob *job, JsonObject *begin)
 {
   JsonObject *listener = job_find_record (&job->base, "listener");
-  g_autoptr (Vm) vm = source_open_vm (job, CONNECT_TIMEOUT_MS, NULL);
-  g_autofree char *process = vm ? vm_describe_process (vm) : NULL;
+  g_autoptr (Vm) vm = NULL;
+  g_autofree char *process = NULL;
   const char *known = NULL;
   gint64 port = 0;
 
   json_get_string (begin, "process", &known);
+  vm = reopen_vm (job, known);
+  process = vm ? vm_describe_process (vm) : NULL;
   if (!process || g_strcmp0 (process, known) != 0)
     return;
   if (listener && json_get_int (listener, "port", &port))
