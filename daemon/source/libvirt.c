@@ -17,6 +17,8 @@
 #define RESTORE_TIMEOUT_MS 60000
 /* libvirt's keepalive gives a dead network up after 30 s. */
 #define MOVE_ENDS_TIMEOUT_MS 45000
+#define LIBVIRT_TIMEOUT_MS 30000
+#define AWAIT_POLL_MS 100
 #define ABORT_TIMEOUT_MS 3000
 #define ABORT_AGAIN_MS 200
 #define POLL_MS 5
@@ -341,6 +343,28 @@ source_end_move (SourceJob *job)
     {
       virt_domain_abort_job (vm_get_domain (job->vm), deadline_in (ABORT_TIMEOUT_MS, NULL), NULL);
       virt_call_wait (job->libvirt.move, deadline_in (ABORT_AGAIN_MS, NULL), NULL);
+    }
+}
+
+/* A libvirtd that is being restarted answers soon, and only then can anything be removed from QEMU.
+ * The gate is closed before: by that QEMU has its guest back without libvirt. */
+void
+source_await_libvirt (SourceJob *job)
+{
+  Deadline deadline = deadline_in (LIBVIRT_TIMEOUT_MS, NULL);
+  gboolean told = FALSE;
+  VmEvents events;
+
+  vm_get_events (job->vm, &events);
+  while (source_is_domain (job) && !events.closed
+         && !qmp_query_status (vm_get_executor (job->vm), NULL, NULL, NULL, NULL)
+         && deadline_check (deadline, NULL))
+    {
+      if (job->link && !told)
+        source_send_end (job, "abort", SWITCHOVER_TIMEOUT_MS, NULL);
+      told = TRUE;
+      g_usleep (AWAIT_POLL_MS * 1000);
+      vm_get_events (job->vm, &events);
     }
 }
 

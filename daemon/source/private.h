@@ -160,6 +160,8 @@ void source_undefine_domain (SourceJob *job);
 void source_break_move (SourceJob *job);
 /* Aborts libvirt's migration and waits for its end. */
 void source_end_move (SourceJob *job);
+/* That libvirt answers again, where it has to be started first. */
+void source_await_libvirt (SourceJob *job);
 /* After the end of a migration that was given up: that the guest runs. */
 void source_restore_domain (SourceJob *job, GError **error);
 /* The domain's autostart, where it was taken away. */

@@ -182,6 +182,7 @@ undo_in_qemu (SourceJob *job, GError **error)
   if (source_is_domain (job))
     source_end_move (job);
   source_break_stream (job);
+  source_await_libvirt (job);
   rescue_guest (job, error);
   source_restore_domain (job, error);
   remove_exports (job, error);
