@@ -38,6 +38,12 @@ class Domains:
                 self.virsh(host, "undefine", name)
             host.run("bash", "-c", f"rm -f {IMAGES}/*")
 
+    def kill_libvirtd(self, host):
+        for pid, argv in host.processes().items():
+            if os.path.basename(argv[0]) == "libvirtd":
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: "libvirtd" not in host.programs(), "libvirtd to end")
+
     def virsh(self, host, *args):
         return self.libvirt[host].virsh("-q", *args, check=False).stdout.strip()
 

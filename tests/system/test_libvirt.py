@@ -126,6 +126,22 @@ def test_a_black_hole_before_the_release(domains, state):
     domains.assert_at(owner, guest)
 
 
+@pytest.mark.parametrize("agent_too", [False, True])
+def test_the_sources_libvirtd_is_killed(domains, agent_too):
+    guest = domains.start([Disk("raw")])
+    domains.world.link.rate("80mbit")
+    migration = domains.begin("--timeout", "10")
+    domains.world.wait_state("cutover")
+    domains.kill_libvirtd(domains.a)
+    if agent_too:
+        domains.a.agent.kill()
+        domains.a.agent.start()
+    domains.world.link.heal()
+    domains.libvirt[domains.a].start()
+    migration.finish(timeout=90)
+    domains.assert_at(domains.a, guest)
+
+
 def test_libvirts_answer_is_lost(domains):
     """libvirt alone would run the guest on both hosts: it brings the source back after 30 s."""
     guest = domains.start([Disk("raw")])
