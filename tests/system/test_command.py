@@ -115,7 +115,7 @@ def test_a_second_migration_of_the_same_guest_is_refused(world):
 
 
 @pytest.mark.parametrize("arguments", [
-    ["migrate"], ["migrate", "vm1"], ["fly", "vm1", "hostB"], ["migrate", "vm1", "hostB"],
+    ["migrate"], ["migrate", "vm1"], ["fly", "vm1", "hostB"],
     ["migrate", "vm1", "hostB", "--qmp", "/run/vmlab/x.qmp"],
     ["migrate", "vm1", "hostB", "--qmp", "/q", "--dest-qmp", "/q", "--rate", "fast"],
     ["migrate", "vm1", "hostB", "--qmp", "/q", "--dest-qmp", "/q", "--disk", "d0"],
@@ -124,7 +124,8 @@ def test_a_second_migration_of_the_same_guest_is_refused(world):
     ["migrate", "vm1", "hostB", "--qmp", "/q", "--dest-qmp", "/q", "--at", "23:00"],
     ["migrate", "vm1", "hostB", "--qmp", "/q", "--dest-qmp", "/q", "--throttle"],
     ["migrate", "vm1", "hostB", "--qmp", "/q", "--dest-qmp", "/q", "--verify"],
-    ["migrate", "vm1", "hostB", "--connect", "qemu:///system"],
+    ["migrate", "vm1", "hostB", "--connect", "qemu:///system", "--qmp", "/q", "--dest-qmp", "/q"],
+    ["migrate", "vm1", "hostB", "--connect"],
     ["cutover", "x"], ["pause", "x"], ["resume", "x"], ["forget", "x"], ["check", "vm1", "hostB"],
     ["copy", "nbd://x", "/y"], ["resolve", "x", "--owner", "me"], ["cancel"]],
     ids=lambda a: " ".join(a[:1] + a[-2:]))
@@ -132,6 +133,16 @@ def test_bad_usage(world, arguments):
     done = world.a.agent.vmferry(*arguments, timeout=10)
     assert done.returncode == 2, done
     assert done.stdout == "" and 1 <= len(done.stderr.strip().splitlines()) <= 3, done.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--connect", "qemu:///system"]], ids=["", "connect"])
+def test_no_libvirt_here(world, more):
+    """Without --qmp the guest is a domain of libvirt, which these hosts don't run."""
+    done = world.a.agent.vmferry("migrate", "vm1", "hostB", *more, timeout=30)
+    assert done.returncode == 1, done
+    for word in ("vm1", "qemu:///system", "libvirt-sock"):
+        assert word in done.stderr, done
+    assert len(done.stderr.strip().splitlines()) <= 3, done
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["migrate", "--help"]])
